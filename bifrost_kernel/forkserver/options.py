@@ -1,0 +1,24 @@
+"""What the control plane tells the fork server at its start; a shape only, so that it need not import the server."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bifrost_kernel import models
+from bifrost_kernel.forkserver import sandbox
+
+
+class ServerOptions(models.Frozen):
+    """The settings of one fork server, passed as JSON in its second argument."""
+
+    folder: str
+    """Where the kernels' private folders are made."""
+    spares: int = 2
+    environment: dict[str, str] = Field(default_factory=dict)
+    """The whole environment of the kernels, beside HOME and TMPDIR."""
+    working_folder: str | None = None
+    """Where kernels start; None means in their private folder."""
+    preload: tuple[str, ...] = ()
+    """Third-party modules that are imported once for all kernels."""
+    limits: sandbox.Limits = sandbox.Limits()
+    namespaces: bool = True

@@ -1,0 +1,212 @@
+"""Keeps kernels ready and hands them out; the control plane is its only client, over one inherited socket.
+
+Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id": 7}` is answered by
+`{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with four descriptors: engine socket, broker socket,
+console pipe and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0}` follows when it ends.
+When the socket closes, the server ends at once and every kernel with it. It never runs author code itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from bifrost_kernel.forkserver import kernel, sandbox
+from bifrost_kernel.forkserver.options import ServerOptions
+
+REFILL_AFTER_IDLE_MS = 20
+"""Spares are made when no request came for this long, so that a burst never waits for them."""
+
+_MAX_REQUEST_BYTES = 64 * 1024
+
+
+@dataclass
+class Running:
+    """A first process and what belongs to it; the descriptors are the client's once it was handed out."""
+
+    name: str
+    pid: int
+    pidfd: int
+    folder: str
+    descriptors: tuple[int, ...]
+    handed_out: bool = False
+
+
+class Server:
+    """The loop of the fork server."""
+
+    def __init__(self, control: socket.socket, options: ServerOptions, level: sandbox.Level) -> None:
+        self._control = control
+        self._options = options
+        self._cell = sandbox.Cell(level)
+        self._template = kernel.build(options.preload)
+        # IPython makes a profile folder; kernels must not find a place that they all can write to.
+        shutil.rmtree(kernel.shell_of(self._template).ipython_dir, ignore_errors=True)
+        self._running: dict[int, Running] = {}
+        self._spares: list[Running] = []
+        self._made = 0
+        self._poller = select.epoll()
+        self._poller.register(control.fileno(), select.EPOLLIN)
+
+    def serve(self) -> None:
+        """Answer until the control plane closes its end."""
+        gc.collect()
+        gc.freeze()
+        self._send({"event": "ready", "level": self._cell.level.value})
+        while True:
+            events = self._poller.poll(self._idle_seconds())
+            if not events:
+                self._refill()
+            for fd, _ in events:
+                if fd != self._control.fileno():
+                    self._bury(fd)
+                elif not self._answer():
+                    return
+
+    def _idle_seconds(self) -> float | None:
+        return REFILL_AFTER_IDLE_MS / 1000 if len(self._spares) < self._options.spares else None
+
+    def _refill(self) -> None:
+        # A machine without room for a spare still answers requests, or says why it can't.
+        with contextlib.suppress(OSError):
+            self._spares.append(self._start(spare=True))
+
+    def _answer(self) -> bool:
+        data = self._control.recv(_MAX_REQUEST_BYTES)
+        if not data:
+            return False
+        request = json.loads(data)
+        try:
+            running = self._spares.pop(0) if self._spares else self._start(spare=False)
+        except OSError as error:
+            self._send({"event": "refused", "id": request["id"], "reason": str(error)})
+            return True
+        self._hand_out(running, request["id"])
+        return True
+
+    def _hand_out(self, running: Running, request_id: int) -> None:
+        message = {"event": "acquired", "id": request_id, "kernel": running.name, "folder": running.folder}
+        self._send(message, (*running.descriptors, running.pidfd))
+        _close(running.descriptors)
+        running.descriptors = ()
+        running.handed_out = True
+
+    def _bury(self, pidfd: int) -> None:
+        running = self._running.pop(pidfd)
+        self._poller.unregister(pidfd)
+        _, status = os.waitpid(running.pid, 0)
+        _close((pidfd, *running.descriptors))
+        if self._cell.level is sandbox.Level.PROCESS_GROUP:
+            sandbox.sweep({other.pid for other in self._running.values()})
+        if running.handed_out:
+            self._send({"event": "exited", "kernel": running.name, "status": os.waitstatus_to_exitcode(status)})
+            return
+        self._spares.remove(running)
+        shutil.rmtree(running.folder, ignore_errors=True)
+
+    def _start(self, *, spare: bool) -> Running:
+        with contextlib.ExitStack() as undo:
+            folder = tempfile.mkdtemp(prefix="kernel-", dir=self._options.folder)
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            engine, ours = _socketpair()
+            broker, theirs = _socketpair()
+            reading, writing = os.pipe()
+            undo.callback(_close, (engine, broker, reading))
+            try:
+                pid = self._cell.fork()
+                if pid == 0:
+                    self._be_first_process(lambda: self._be_kernel(folder, ours, theirs, writing, warm=spare))
+            finally:
+                _close((ours, theirs, writing))
+            undo.pop_all()
+        return self._watch(pid, folder, (engine, broker, reading))
+
+    def _watch(self, pid: int, folder: str, descriptors: tuple[int, ...]) -> Running:
+        self._made += 1
+        running = Running(str(self._made), pid, os.pidfd_open(pid), folder, descriptors)
+        self._running[running.pidfd] = running
+        self._poller.register(running.pidfd, select.EPOLLIN)
+        return running
+
+    def _be_first_process(self, be_kernel: Callable[[], NoReturn]) -> NoReturn:
+        try:
+            sandbox.tend(self._cell.level, be_kernel)
+        finally:
+            os._exit(70)
+
+    def _be_kernel(self, folder: str, sock: int, broker: int, console: int, *, warm: bool) -> NoReturn:
+        code = 70
+        try:
+            os.setsid()
+            _keep_only(sock, broker, console)
+            _move_in(folder, self._options)
+            if warm:  # touching the pages takes as long as it saves: of use only while nobody waits
+                kernel.warm_up(self._template, rounds=1)
+            kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
+            code = 0
+        except BaseException:  # the edge of the process: nothing may unwind into the server's frames
+            traceback.print_exc(file=sys.__stderr__)
+        finally:
+            os._exit(code)
+
+    def _send(self, message: Mapping[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m bifrost_kernel.forkserver <control descriptor> <options as JSON>`."""
+    control = socket.socket(fileno=int(arguments[0]))
+    control.set_inheritable(False)
+    options = ServerOptions.model_validate_json(arguments[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    level = sandbox.enter(namespaces=options.namespaces)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Server(control, options, level).serve()
+    # No unwinding: as the first process of its namespace, the end of this one is the end of all kernels.
+    if level is sandbox.Level.PROCESS_GROUP:
+        sandbox.sweep(set())
+    os._exit(0)
+
+
+def _socketpair() -> tuple[int, int]:
+    left, right = socket.socketpair()
+    return left.detach(), right.detach()
+
+
+def _close(descriptors: tuple[int, ...]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _keep_only(sock: int, broker: int, console: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(console, 1)
+    os.dup2(console, 2)
+    low, high = sorted((sock, broker))
+    os.closerange(3, low)
+    os.closerange(low + 1, high)
+    os.closerange(high + 1, 1 << 20)
+
+
+def _move_in(folder: str, options: ServerOptions) -> None:
+    os.environ.clear()
+    os.environ.update({**options.environment, "TMPDIR": folder})
+    os.environ.setdefault("HOME", folder)
+    tempfile.tempdir = None
+    os.chdir(options.working_folder or folder)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    options.limits.apply()

@@ -1,0 +1,205 @@
+"""What the workspace offers: snapshots of its code, each described by a keyless process.
+
+`executions`, `runner` and `web` ask it. It copies and hashes files and starts `python -m bifrost_kernel.describe`; it
+never imports author code and never runs git: a repository's own configuration can run programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bifrost_kernel import errors, models
+
+DESCRIBE_TIMEOUT_SECONDS = 120.0
+SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", ".ipynb_checkpoints"})
+
+FileStamp = tuple[str, int, int, int]
+"""Relative path, inode, size, mtime in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The workspace at one moment; `tree_hash` names the folder that holds exactly these files."""
+
+    tree_hash: str
+    directory: Path
+    files: Mapping[str, str]
+    """Relative path → sha256 of the content."""
+    description: models.WorkspaceDescription
+
+    @cached_property
+    def _workflows(self) -> dict[str, models.WorkflowMetadata]:
+        return {workflow.name: workflow for workflow in self.description.workflows}
+
+    @cached_property
+    def _data_providers(self) -> dict[str, models.DataProviderMetadata]:
+        return {provider.name: provider for provider in self.description.data_providers}
+
+    def get_workflow(self, name: str) -> models.WorkflowMetadata:
+        """
+        Raises:
+            NotFound: nothing of that name.
+            Conflict: it is declared wrongly; the text has file, line and reason.
+        """
+        if workflow := self._workflows.get(name):
+            return workflow
+        raise self._broken("workflow", name) or errors.NotFound(f"There is no workflow named {name!r}.")
+
+    def get_data_provider(self, name: str) -> models.DataProviderMetadata:
+        """Raises as `get_workflow` does."""
+        if provider := self._data_providers.get(name):
+            return provider
+        raise self._broken("data_provider", name) or errors.NotFound(f"There is no data provider named {name!r}.")
+
+    def _broken(self, kind: str, name: str) -> errors.Conflict | None:
+        for broken in self.description.broken:
+            if broken.name == name and broken.kind == kind:
+                place = f"{broken.source.file}:{broken.source.line}"
+                return errors.Conflict(f"The {kind.replace('_', ' ')} {name!r} is broken ({place}): {broken.reason}")
+        return None
+
+
+class Catalog:
+    """Snapshots of one workspace, kept below `code_dir`; safe to use from many threads."""
+
+    def __init__(self, *, workspace: Path, code_dir: Path) -> None:
+        self.workspace = workspace
+        self._code_dir = code_dir
+        self._lock = threading.Lock()
+        self._stamps: tuple[FileStamp, ...] | None = None
+        self._current: Snapshot | None = None
+        self._known: dict[str, Snapshot] = {}
+
+    def current(self) -> Snapshot:
+        """The workspace as it is saved now; costs a walk over its folders when nothing has changed."""
+        with self._lock:
+            stamps = tuple(_stamps(self.workspace))
+            if self._current is None or stamps != self._stamps:
+                self._current = self._take()
+                self._stamps = stamps
+            return self._current
+
+    def at(self, tree_hash: str) -> Snapshot:
+        """An earlier snapshot.
+
+        Raises:
+            NotFound: its folder is gone.
+        """
+        with self._lock:
+            if snapshot := self._known.get(tree_hash):
+                return snapshot
+            directory = self._code_dir / tree_hash
+            if not directory.is_dir():
+                raise errors.NotFound(f"The code {tree_hash} is no longer below {self._code_dir}.")
+            return self._remember(Snapshot(tree_hash, directory, _hashes(directory), self._describe(directory)))
+
+    def _take(self) -> Snapshot:
+        tree_hash, directory, files = self._copy()
+        return self._remember(Snapshot(tree_hash, directory, files, self._describe(directory)))
+
+    def _remember(self, snapshot: Snapshot) -> Snapshot:
+        self._known[snapshot.tree_hash] = snapshot
+        return snapshot
+
+    def _copy(self) -> tuple[str, Path, dict[str, str]]:
+        """Copy the files and hash what was copied, so that the hash always names these very bytes."""
+        self._code_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=self._code_dir, prefix=".taking-") as name:
+            taking = Path(name) / "code"
+            taking.mkdir(mode=0o755)
+            for relative in _files(self.workspace):
+                _copy_file(self.workspace / relative, taking / relative)
+            files = _hashes(taking)
+            tree_hash = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+            directory = self._code_dir / tree_hash
+            if not directory.exists():
+                taking.rename(directory)
+        return tree_hash, directory, files
+
+    def _describe(self, directory: Path) -> models.WorkspaceDescription:
+        command = [sys.executable, "-m", "bifrost_kernel.describe", str(directory), "--git", str(self.workspace)]
+        try:
+            done = subprocess.run(
+                command,
+                env=keyless_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=DESCRIBE_TIMEOUT_SECONDS,
+                check=True,
+                cwd="/",
+            )
+        except subprocess.TimeoutExpired as error:
+            raise errors.Unavailable(
+                f"The workspace could not be read within {DESCRIBE_TIMEOUT_SECONDS:.0f} s."
+            ) from error
+        except subprocess.CalledProcessError as error:
+            reason = error.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise errors.Unavailable(f"The workspace could not be read: {' '.join(reason)}") from error
+        return models.WorkspaceDescription.model_validate_json(done.stdout)
+
+
+def keyless_environment() -> dict[str, str]:
+    """An allow-list: what a process that runs author code may know of this one's environment."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV") if name in os.environ}
+    return {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **kept}
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Relative paths of the regular files that count, sorted; links are not followed out of the workspace."""
+    return iter(sorted(relative for relative, _ in _walk(root, "")))
+
+
+def _stamps(root: Path) -> Iterator[FileStamp]:
+    for relative, entry in _walk(root, ""):
+        status = entry.stat(follow_symlinks=False)
+        yield relative, status.st_ino, status.st_size, status.st_mtime_ns
+    yield from _git_stamps(root)
+
+
+def _git_stamps(root: Path) -> Iterator[FileStamp]:
+    """A commit changes what the catalog says of the code without changing a file."""
+    for folder in (root, *root.parents):
+        for name in (".git/HEAD", ".git/index", ".git/logs/HEAD"):
+            if (path := folder / name).is_file():
+                status = path.stat()
+                yield name, status.st_ino, status.st_size, status.st_mtime_ns
+        if (folder / ".git").exists():
+            return
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+        elif entry.is_file(follow_symlinks=False) and not entry.name.endswith((".pyc", "~", ".swp")):
+            yield prefix + entry.name, entry
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    return {relative: hashlib.sha256((root / relative).read_bytes()).hexdigest() for relative in _files(root)}
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    try:
+        shutil.copyfile(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        # An editor replaced the file between the walk and the copy; the next look takes the new one.
+        return

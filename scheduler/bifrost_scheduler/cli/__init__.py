@@ -1,0 +1,1 @@
+"""The command line `bifrost`: an HTTP client of the control plane, which imports nothing heavy."""

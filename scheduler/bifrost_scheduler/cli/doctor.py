@@ -1,0 +1,115 @@
+"""`bifrost doctor`: what this machine and this home allow, and what to do about what they don't."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import typer
+
+from bifrost_scheduler.cli import client as clients
+from bifrost_scheduler.cli.options import AsJson
+from bifrost_scheduler.cli.output import print_json, print_table
+
+FREE_BYTES = 1024**3
+
+
+class Finding(NamedTuple):
+    """One line of the report; `state` is ok, warning or error."""
+
+    check: str
+    state: str
+    text: str
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine and this home; exit code 1 when something is wrong."""
+    home = Path(os.environ.get("BIFROST_HOME", "~/.bifrost")).expanduser()
+    checks: tuple[Callable[[Path], Finding], ...] = (
+        _python,
+        _home,
+        _keys,
+        _disk,
+        _namespaces,
+        _isolation,
+        _git,
+        _control_plane,
+    )
+    findings = [check(home) for check in checks]
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        print_table(["Check", "State", ""], findings, empty="")
+    if any(finding.state == "error" for finding in findings):
+        raise typer.Exit(clients.EXECUTION_FAILED)
+
+
+def _python(home: Path) -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    state = "ok" if sys.version_info >= (3, 11) else "error"
+    return Finding("Python", state, f"{version} (3.11 or higher is needed)")
+
+
+def _home(home: Path) -> Finding:
+    if not home.exists():
+        return Finding("Home", "ok", f"{home} does not exist yet; `bifrost up` makes it")
+    if stat.S_IMODE(home.stat().st_mode) & 0o077:
+        return Finding("Home", "error", f"{home} is open to other users: chmod 700 {home}")
+    return Finding("Home", "ok", str(home))
+
+
+def _keys(home: Path) -> Finding:
+    folder = home / "keys"
+    open_files = [path for path in folder.glob("*") if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    if open_files:
+        return Finding("Keys", "error", f"{open_files[0]} is open to other users: chmod 600 {open_files[0]}")
+    return Finding("Keys", "ok", "readable by their owner alone" if folder.exists() else "none yet")
+
+
+def _disk(home: Path) -> Finding:
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    return Finding("Disk", "ok" if free > FREE_BYTES else "warning", f"{free // 1024**2} MB are free at {existing}")
+
+
+def _namespaces(home: Path) -> Finding:
+    """Whether a kernel's whole process tree can be ended at once."""
+    asked = "import os, ctypes; raise SystemExit(ctypes.CDLL(None).unshare(0x10000000 | 0x20000000) != 0)"
+    allowed = subprocess.run([sys.executable, "-I", "-c", asked], check=False).returncode == 0
+    if allowed:
+        return Finding("Process trees", "ok", "each kernel has a pid namespace: nothing outlives its execution")
+    return Finding(
+        "Process trees", "warning", "user namespaces are not permitted: kernels are ended by process group and sweep"
+    )
+
+
+def _isolation(home: Path) -> Finding:
+    return Finding(
+        "Isolation",
+        "warning",
+        "workflow code runs as this user: whoever may save to the workspace is as trusted as the operator",
+    )
+
+
+def _git(home: Path) -> Finding:
+    if shutil.which("git"):
+        return Finding("Git", "ok", "records name the commit of the code")
+    return Finding("Git", "warning", "git is missing: records name the hash of the code only")
+
+
+def _control_plane(home: Path) -> Finding:
+    url = os.environ.get("BIFROST_URL") or clients.running_url(home)
+    try:
+        health = httpx.get(f"{url}/api/health", timeout=5, trust_env=False)
+    except httpx.TransportError:
+        return Finding("Control plane", "warning", f"nothing answers at {url}; `bifrost up` starts it")
+    if health.is_error:
+        return Finding("Control plane", "error", str(health.json().get("message")))
+    return Finding("Control plane", "ok", f"{url}, version {health.json()['version']}")

@@ -1,0 +1,309 @@
+"""The life of an execution: submit, cancel, approve, reject, re-run, finish.
+
+Every path (API, form, schedule, CLI, notebook) comes in by `submit` and every execution ends in `finish`. `web`,
+`runner` and `authoring` call it. It never runs anything: the runner claims what it submits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import uuid_utils
+
+from bifrost_kernel import errors, models, params
+from bifrost_scheduler import identity, ledger, signals
+from bifrost_scheduler.catalog import Catalog, Snapshot
+from bifrost_scheduler.identity import Principal
+from bifrost_scheduler.options import Options
+from bifrost_scheduler.records import Records
+from bifrost_scheduler.settings import Settings
+from bifrost_scheduler.store import contract
+
+MAX_IDEMPOTENCY_KEY_CHARS = 255
+
+
+class UnrunRecorder(Protocol):
+    """Makes the record of an execution whose code never ran."""
+
+    def __call__(self, execution: contract.Execution, outcome: contract.Outcome) -> bytes: ...
+
+
+class Executions:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: contract.Store,
+        catalog: Catalog,
+        options: Options,
+        notices: signals.Signals,
+        records: Records,
+        record_unrun: UnrunRecorder,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._catalog = catalog
+        self._options = options
+        self._signals = notices
+        self._records = records
+        self._record_unrun = record_unrun
+        self.on_pending: Callable[[], None] = lambda: None
+        """Called when there is something to claim; the runner puts its wake-up here."""
+        self.on_cancel: Callable[[str], None] = lambda execution_id: None
+        """Called with the id of a running execution that somebody wants ended."""
+
+    # in
+
+    def submit(
+        self,
+        principal: Principal,
+        *,
+        organization: str,
+        workflow: str,
+        parameters: Mapping[str, Any],
+        trigger: models.Trigger,
+        idempotency_key: str | None = None,
+        rerun_of: str | None = None,
+    ) -> contract.Submitted:
+        """Check everything, then write the execution; what is refused leaves no row.
+
+        Raises:
+            NotFound: unknown or inactive or foreign organization; unknown workflow.
+            Forbidden: the principal may not run it this way.
+            Conflict: the workflow is broken; the idempotency key was used with another body.
+            ValidationError: all wrong fields.
+            TooManyRequests: the organization's queue is full.
+        """
+        self.get_organization(principal, organization)
+        snapshot = self._catalog.current()
+        metadata = snapshot.get_workflow(workflow)
+        identity.authorize_execution(principal, organization, metadata, trigger)
+        _require_organization(metadata, organization)
+        idempotency = _idempotency(principal, idempotency_key, parameters)
+        if replay := self._find_replay(organization, workflow, idempotency):
+            return contract.Submitted(execution=replay, replayed=True)
+        values = params.validate(metadata, parameters)
+        self._options.check(snapshot, metadata, organization, values)
+        new = _new_execution(principal, organization, snapshot, metadata, values, trigger, rerun_of)
+        submitted = self._store.submit_execution(
+            new, idempotency=idempotency, queue_limit=self._settings.organization_queue_limit
+        )
+        self._signals.notify(submitted.execution.id)
+        self.on_pending()
+        return submitted
+
+    def rerun(self, principal: Principal, execution_id: str) -> contract.Submitted:
+        """The same workflow and parameters again, with the code of now. Raises as `get` and `submit` do."""
+        original = self.get(principal, execution_id)
+        return self.submit(
+            principal,
+            organization=original.organization,
+            workflow=original.workflow,
+            parameters={name: value for name, value in original.parameters.items() if value is not None},
+            trigger=models.Trigger.RERUN,
+            rerun_of=original.id,
+        )
+
+    def get_organization(self, principal: Principal, organization: str) -> models.OrganizationInfo:
+        """The organization for this principal.
+
+        Raises:
+            NotFound: unknown, inactive, or not this principal's: the same answer for all three.
+        """
+        if not identity.may_see(principal, organization):
+            raise identity.organization_not_found(organization)
+        if organization == models.GLOBAL:
+            return models.OrganizationInfo(id=models.GLOBAL, name="Global")
+        found = self._store.find_organization(organization)
+        if found is None or not found.active:
+            raise identity.organization_not_found(organization)
+        return models.OrganizationInfo(id=found.id, name=found.name, tenant_id=found.tenant_id)
+
+    def get(self, principal: Principal, execution_id: str) -> contract.Execution:
+        """One execution that this principal may see.
+
+        Raises:
+            NotFound: unknown, or another organization's.
+            Forbidden: the principal may not view the history, and it is not his own.
+        """
+        execution = self._store.find_execution(execution_id) if len(execution_id) <= 64 else None
+        if execution is None or not identity.may_see(principal, execution.organization):
+            raise errors.NotFound(f"There is no execution {execution_id!r}.")
+        if execution.caller.subject != principal.subject:
+            identity.authorize(principal, models.Permission.VIEW_HISTORY, execution.organization)
+        return execution
+
+    def reload(self, execution_id: str) -> contract.Execution:
+        """The row as it is now, for those who submitted it. Raises `NotFound`."""
+        execution = self._store.find_execution(execution_id)
+        if execution is None:
+            raise errors.NotFound(f"There is no execution {execution_id!r}.")
+        return execution
+
+    def visible_organizations(self, principal: Principal, organization: str | None) -> tuple[str, ...] | None:
+        """Which organizations' history a list shows; None is all.
+
+        Raises:
+            NotFound: the organization asked for is unknown or foreign.
+            Forbidden: the principal may not view the history.
+        """
+        if organization is not None:
+            self.get_organization(principal, organization)
+            identity.authorize(principal, models.Permission.VIEW_HISTORY, organization)
+            return (organization,)
+        if principal.organizations is None:
+            return None
+        return tuple(
+            one for one in principal.organizations if models.Permission.VIEW_HISTORY in principal.permissions_in(one)
+        )
+
+    # decisions about it
+
+    def approve(self, principal: Principal, execution_id: str) -> contract.Execution:
+        """Let a waiting execution run, with exactly the code and parameters that it was submitted with.
+
+        Raises:
+            NotFound, Forbidden: not this principal's to decide.
+            Conflict: it does not wait for an approval.
+        """
+        execution = self._get_to_decide(principal, execution_id)
+        approved = self._store.approve_execution(
+            execution.id,
+            by=principal.subject,
+            approval_hash=execution.approval_hash or "",
+            audit=ledger.audit(
+                principal, "execution.approve", organization=execution.organization, target=execution.id
+            ),
+        )
+        self._signals.notify(execution.id)
+        self.on_pending()
+        return approved
+
+    def reject(self, principal: Principal, execution_id: str) -> contract.Execution:
+        """End a waiting execution as `cancelled`. Raises as `approve` does."""
+        execution = self._get_to_decide(principal, execution_id)
+        if execution.status is not models.ExecutionStatus.AWAITING_APPROVAL:
+            raise errors.Conflict(f"The execution {execution.id} does not wait for an approval: {execution.status}.")
+        self._store.append_audit(
+            ledger.audit(principal, "execution.reject", organization=execution.organization, target=execution.id)
+        )
+        return self._finish_unrun(execution, f"Rejected by {principal.label}.")
+
+    def cancel(self, principal: Principal, execution_id: str) -> contract.Execution:
+        """End it: at once when it waits, else by stopping its kernel (the answer then still says `running`).
+
+        Raises:
+            NotFound, Forbidden: not this principal's.
+            Conflict: it is over already.
+        """
+        execution = self.get(principal, execution_id)
+        identity.authorize(principal, models.Permission.EXECUTE_WORKFLOWS, execution.organization)
+        if execution.status.is_final:
+            raise errors.Conflict(f"The execution {execution.id} is over already: {execution.status}.")
+        requested = self._store.request_cancel(
+            execution.id,
+            by=principal.subject,
+            audit=ledger.audit(principal, "execution.cancel", organization=execution.organization, target=execution.id),
+        )
+        if requested.status is models.ExecutionStatus.RUNNING:
+            self.on_cancel(execution.id)
+            return requested
+        try:
+            return self._finish_unrun(requested, f"Cancelled by {principal.label}.")
+        except errors.Conflict:
+            # The runner claimed it in this very moment; it looks for the request when it starts.
+            self.on_cancel(execution.id)
+            return self.get(principal, execution_id)
+
+    def _get_to_decide(self, principal: Principal, execution_id: str) -> contract.Execution:
+        execution = self._store.find_execution(execution_id) if len(execution_id) <= 64 else None
+        if execution is None or not identity.may_see(principal, execution.organization):
+            raise errors.NotFound(f"There is no execution {execution_id!r}.")
+        identity.authorize_approval(principal, execution.organization, execution.caller)
+        return execution
+
+    # out
+
+    def finish(self, execution: contract.Execution, outcome: contract.Outcome, record: bytes) -> contract.Execution:
+        """The one place that ends an execution: its record reaches the disk, then status and ledger in one transaction.
+
+        Raises:
+            Conflict: it has ended already, or is another claim's.
+        """
+        digest = self._records.write(execution, record)
+        finished = self._store.finish_execution(
+            execution.id, fence=execution.fence, outcome=outcome, record_sha256=digest
+        )
+        self._signals.notify(execution.id)
+        self._signals.notify(signals.over(execution.id))
+        return finished
+
+    def _finish_unrun(self, execution: contract.Execution, reason: str) -> contract.Execution:
+        outcome = contract.Outcome(
+            status=models.ExecutionStatus.CANCELLED,
+            error=reason,
+            error_type="Cancelled",
+            completed_at=datetime.now(UTC),
+        )
+        return self.finish(execution, outcome, self._record_unrun(execution, outcome))
+
+    def _find_replay(
+        self, organization: str, workflow: str, idempotency: contract.Idempotency | None
+    ) -> contract.Execution | None:
+        if idempotency is None:
+            return None
+        return self._store.find_replay(organization, workflow, idempotency, now=datetime.now(UTC))
+
+
+def approval_hash(code_hash: str, workflow: str, parameters: Mapping[str, Any]) -> str:
+    """What an approval is bound to: this code and these parameters."""
+    bound = json.dumps([code_hash, workflow, parameters], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(bound.encode()).hexdigest()
+
+
+def _new_execution(
+    principal: Principal,
+    organization: str,
+    snapshot: Snapshot,
+    metadata: models.WorkflowMetadata,
+    values: dict[str, Any],
+    trigger: models.Trigger,
+    rerun_of: str | None,
+) -> contract.NewExecution:
+    waits = metadata.requires_approval
+    return contract.NewExecution(
+        id=str(uuid_utils.uuid7()),
+        organization=organization,
+        workflow=metadata.name,
+        status=models.ExecutionStatus.AWAITING_APPROVAL if waits else models.ExecutionStatus.PENDING,
+        trigger=trigger,
+        caller=principal.caller,
+        parameters=values,
+        code_hash=snapshot.tree_hash,
+        timeout_seconds=metadata.timeout_seconds,
+        approval_hash=approval_hash(snapshot.tree_hash, metadata.name, values) if waits else None,
+        rerun_of=rerun_of,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _require_organization(metadata: models.WorkflowMetadata, organization: str) -> None:
+    if metadata.requires_org and organization == models.GLOBAL:
+        raise errors.ValidationError(
+            f"The workflow {metadata.name!r} needs an organization: name it in X-Organization-Id (or --org)."
+        )
+
+
+def _idempotency(principal: Principal, key: str | None, parameters: Mapping[str, Any]) -> contract.Idempotency | None:
+    if key is None:
+        return None
+    if not key or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
+        raise errors.ValidationError(f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters.")
+    body = json.dumps(parameters, sort_keys=True, ensure_ascii=True)
+    return contract.Idempotency(
+        credential=principal.subject, key=key, body_sha256=hashlib.sha256(body.encode()).hexdigest()
+    )

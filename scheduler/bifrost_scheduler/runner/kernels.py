@@ -1,0 +1,353 @@
+"""The control plane's side of the fork server: where kernels come from and how they are ended.
+
+The runner acquires a kernel per execution; the papermill engine starts a private source for a stranger's notebook. A
+fork server that dies is replaced, and takes only its own kernels with it. Nothing here reads what a kernel says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import bifrost_kernel
+from bifrost_kernel import errors, models
+from bifrost_kernel.forkserver import protocol, sandbox
+from bifrost_kernel.forkserver.options import ServerOptions
+
+ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables of the control plane that a kernel may see; everything else stays behind."""
+
+PRELOADED = ("httpx", "requests", "aiohttp")
+
+_START_ATTEMPTS = 3
+_FAREWELL_SECONDS = 5.0
+_MESSAGE_BYTES = 64 * 1024
+_KERNEL_PACKAGE_FOLDER = str(Path(bifrost_kernel.__path__[0]).parent)
+
+
+def allowed_environment(names: Sequence[str] = ALLOWED_ENVIRONMENT) -> dict[str, str]:
+    """What of this process's environment a kernel may see."""
+    return {name: os.environ[name] for name in names if name in os.environ} | {"TZ": "UTC", "PYTHONUTF8": "1"}
+
+
+class Kernel:
+    """One warm kernel, for one execution; `close` frees all that it holds."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        level: sandbox.Level,
+        descriptors: Sequence[int],
+        exited: Future[int | None],
+        janitor: Executor,
+    ) -> None:
+        engine, broker, console, pidfd = descriptors
+        self.name = name
+        self.folder = folder
+        """Its private folder: working folder, HOME and temporary files."""
+        self.level = level
+        self.kernel_socket = socket.socket(fileno=engine)
+        self.broker_socket = socket.socket(fileno=broker)
+        """The control plane's end."""
+        self.console = console
+        """The reading end of the pipe behind descriptors 1 and 2: output of subprocesses and C code."""
+        self.pidfd = pidfd
+        self._exited = exited
+        self._janitor = janitor
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def configure(self, setup: models.KernelSetup) -> None:
+        """Tell the kernel whose execution it is; to be called before the first cell."""
+        frame = protocol.pack(protocol.Kind.SETUP, setup.model_dump_json().encode())
+        self.kernel_socket.sendall(frame)
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code that runs, or cancel what it awaits."""
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End every process of the kernel."""
+        # Without namespaces the first process must live to sweep up the others.
+        namespaced = self.level is sandbox.Level.PID_NAMESPACE
+        self._signal(signal.SIGKILL if namespaced else signal.SIGTERM)
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """The exit status, or None when it still runs after the timeout.
+
+        The status is the kernel's exit code, 128 + n when signal n killed it, and negative when it was killed from
+        here or lost together with the fork server.
+        """
+        try:
+            status = self._exited.result(timeout_seconds)
+        except TimeoutError:
+            return None
+        return -signal.SIGKILL if status is None else status
+
+    def close(self) -> None:
+        """Kill what still runs and free the descriptors; further calls do nothing.
+
+        Its folder is removed in the background when every process is gone, which an outcome need not wait for.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self.kill()
+            self._closed = True
+        self.kernel_socket.close()
+        self.broker_socket.close()
+        os.close(self.console)
+        os.close(self.pidfd)
+        # After the source closed there is no janitor, and no folder either.
+        with contextlib.suppress(RuntimeError):
+            self._janitor.submit(self._remove_folder)
+
+    def _remove_folder(self) -> None:
+        self.wait(_FAREWELL_SECONDS)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._closed:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+
+class _Generation:
+    """One fork server process: its control socket, its process, and the kernels that die with it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self.process = process
+        self.control = control
+        self.level: sandbox.Level | None = None
+        self.exits: dict[str, Future[int | None]] = {}
+
+    def end(self) -> None:
+        """End the process and answer for the kernels that went with it."""
+        self.control.close()
+        self.process.kill()
+        self.process.wait()
+        for exited in self.exits.values():
+            exited.set_result(None)
+        self.exits.clear()
+
+
+class KernelSource:
+    """A fork server and the thread that keeps it alive."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._wanted: dict[int, Future[Kernel]] = {}
+        self._generation: _Generation | None = None
+        self._level: Future[sandbox.Level] = Future()
+        self._closing = False
+        self._janitor = ThreadPoolExecutor(1, thread_name_prefix="bifrost-janitor")
+        # The fork server dies with the *thread* that started it, so that thread must live as long as the source.
+        self._keeper = threading.Thread(target=self._keep, name="bifrost-kernels", daemon=True)
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        spares: int = 2,
+        environment: Mapping[str, str] | None = None,
+        working_folder: str | None = None,
+        preload: Sequence[str] = PRELOADED,
+        limits: sandbox.Limits | None = None,
+        namespaces: bool = True,
+    ) -> KernelSource:
+        """Start a fork server and return at once.
+
+        Args:
+            spares: kernels that are kept ready.
+            environment: all that kernels see; None means `allowed_environment()`.
+            working_folder: where kernels start; None means in a private folder each.
+            preload: modules to import once for all kernels.
+            namespaces: False forgoes pid namespaces even where they are permitted.
+        """
+        options = ServerOptions(
+            folder=tempfile.mkdtemp(prefix="bifrost-"),
+            spares=spares,
+            environment=dict(allowed_environment() if environment is None else environment),
+            working_folder=working_folder,
+            preload=tuple(preload),
+            limits=limits or sandbox.Limits(),
+            namespaces=namespaces,
+        )
+        source = cls(options)
+        source._keeper.start()
+        return source
+
+    def wait_ready(self, timeout_seconds: float = 60) -> sandbox.Level:
+        """Wait for the first fork server; returns the level of isolation that is in force.
+
+        Raises:
+            Unavailable: it does not start.
+        """
+        try:
+            return self._level.result(timeout_seconds)
+        except TimeoutError as error:
+            raise errors.Unavailable("the fork server does not get ready") from error
+
+    def acquire(self, *, timeout_seconds: float = 60) -> Kernel:
+        """A kernel that nobody used before; safe to call from many threads.
+
+        Raises:
+            Unavailable: no kernel could be made, or the source is closed.
+        """
+        wanted: Future[Kernel] = Future()
+        with self._lock:
+            if self._closing:
+                raise errors.Unavailable("kernels are not handed out any more: the runner is closing")
+            request_id = next(self._ids)
+            self._wanted[request_id] = wanted
+            self._request(request_id)
+        try:
+            return wanted.result(timeout_seconds)
+        except TimeoutError as error:
+            with self._lock:
+                waits_no_more = self._wanted.pop(request_id, None) is None
+            if waits_no_more:
+                return wanted.result()
+            raise errors.Unavailable(f"no kernel within {timeout_seconds} s") from error
+
+    def fork_server_pid(self) -> int | None:
+        """The process that answers at the moment; None while there is none."""
+        generation = self._generation
+        return generation.process.pid if generation is not None else None
+
+    def close(self) -> None:
+        """End the fork server and every kernel of it; further calls do nothing."""
+        with self._lock:
+            self._closing = True
+            if self._generation is not None:
+                with contextlib.suppress(OSError):
+                    self._generation.control.shutdown(socket.SHUT_RDWR)
+        self._keeper.join()
+        self._janitor.shutdown()
+        shutil.rmtree(self._options.folder, ignore_errors=True)
+
+    def _request(self, request_id: int) -> None:
+        """Ask the fork server; when there is none, the keeper asks the next one."""
+        if self._generation is not None and self._generation.level is not None:
+            with contextlib.suppress(OSError):
+                self._generation.control.send(json.dumps({"op": "acquire", "id": request_id}).encode())
+
+    def _keep(self) -> None:
+        failures = 0
+        while not self._closing and failures < _START_ATTEMPTS:
+            failures = 0 if self._keep_one() else failures + 1
+        self._give_up()
+
+    def _keep_one(self) -> bool:
+        """Start a fork server and stay until it ends; tells whether it ever got ready."""
+        try:
+            generation = self._spawn()
+        except OSError:
+            return False
+        self._listen(generation)
+        with self._lock:
+            self._generation = None
+        generation.end()
+        return generation.level is not None
+
+    def _spawn(self) -> _Generation:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        options = self._options.model_dump_json()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "bifrost_kernel.forkserver", str(theirs.fileno()), options],
+                env={**allowed_environment(), "HOME": self._options.folder, "PYTHONPATH": _KERNEL_PACKAGE_FOLDER},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        generation = _Generation(process, ours)
+        with self._lock:
+            self._generation = generation
+            if self._closing:
+                ours.shutdown(socket.SHUT_RDWR)
+        return generation
+
+    def _listen(self, generation: _Generation) -> None:
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(generation.control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+            except OSError:
+                return
+            if not data:
+                return
+            self._heed(generation, json.loads(data), fds)
+
+    def _heed(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
+        match message["event"]:
+            case "ready":
+                self._set_ready(generation, sandbox.Level(message["level"]))
+            case "acquired":
+                self._deliver(generation, message, fds)
+            case "exited":
+                exited = generation.exits.pop(message["kernel"], None)
+                if exited is not None:
+                    exited.set_result(message["status"])
+            case "refused":
+                self._refuse(message["id"], f"the fork server cannot start a kernel: {message['reason']}")
+
+    def _set_ready(self, generation: _Generation, level: sandbox.Level) -> None:
+        with self._lock:
+            generation.level = level
+            for request_id in self._wanted:
+                self._request(request_id)
+        if not self._level.done():
+            self._level.set_result(level)
+
+    def _deliver(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
+        if len(fds) != 4:
+            _close_all(fds)
+            self._refuse(message["id"], "the control plane has too many open files")
+            return
+        assert generation.level is not None
+        exited: Future[int | None] = Future()
+        generation.exits[message["kernel"]] = exited
+        kernel = Kernel(message["kernel"], message["folder"], generation.level, fds, exited, self._janitor)
+        with self._lock:
+            wanted = self._wanted.pop(message["id"], None)
+            if wanted is not None:
+                wanted.set_result(kernel)
+        if wanted is None:
+            kernel.close()
+
+    def _refuse(self, request_id: int, reason: str) -> None:
+        with self._lock:
+            wanted = self._wanted.pop(request_id, None)
+        if wanted is not None:
+            wanted.set_exception(errors.Unavailable(reason))
+
+    def _give_up(self) -> None:
+        reason = "the runner is closing" if self._closing else "the fork server does not start"
+        with self._lock:
+            self._closing = True
+            wanted = list(self._wanted)
+        for request_id in wanted:
+            self._refuse(request_id, reason)
+        if not self._level.done():
+            self._level.set_exception(errors.Unavailable(reason))
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)

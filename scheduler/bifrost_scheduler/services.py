@@ -1,0 +1,213 @@
+"""Where the control plane's objects meet: `build` makes them, `start` and `stop` bring them to life and to rest.
+
+`web` and the tests call it. Nothing else constructs a store, a key or a runner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from bifrost_kernel import errors, models
+from bifrost_scheduler import ledger
+from bifrost_scheduler.administration import Administration
+from bifrost_scheduler.authenticator import Authenticator
+from bifrost_scheduler.authoring import Authoring
+from bifrost_scheduler.broker import BrokerParts
+from bifrost_scheduler.catalog import Catalog, Snapshot
+from bifrost_scheduler.executions import Executions
+from bifrost_scheduler.identity import Principal
+from bifrost_scheduler.metrics import Metrics
+from bifrost_scheduler.options import Options
+from bifrost_scheduler.records import Records
+from bifrost_scheduler.runner.kernels import KernelSource
+from bifrost_scheduler.runner.pool import EnginePool
+from bifrost_scheduler.runner.runner import Runner
+from bifrost_scheduler.secret_store.contract import SecretStore
+from bifrost_scheduler.secret_store.local import LocalSecretStore
+from bifrost_scheduler.settings import Settings, prepare_home
+from bifrost_scheduler.signals import Signals
+from bifrost_scheduler.store import contract
+from bifrost_scheduler.store.sqlite import SqliteStore
+from bifrost_scheduler.tokens import ExecutionTokens
+
+DEV_KEY = "test"
+DEV_EMAIL = "dev@example.com"
+DEV_ORGANIZATION = "test-org-active"
+
+DEVELOPER = Principal(subject=f"user:{DEV_EMAIL}", kind="dev", email=DEV_EMAIL, name="Developer", platform_admin=True)
+OPERATOR = Principal(subject="user:operator", kind="operator", name="Operator", platform_admin=True)
+
+
+@dataclass
+class Services:
+    """Everything that the web needs, built once per control plane."""
+
+    settings: Settings
+    home_lock: IO[str]
+    store: contract.Store
+    secrets: SecretStore
+    catalog: Catalog
+    options: Options
+    executions: Executions
+    records: Records
+    administration: Administration
+    authenticator: Authenticator
+    authoring: Authoring
+    signals: Signals
+    metrics: Metrics
+    kernels: KernelSource
+    pool: EnginePool
+    runner: Runner
+
+    def start(self) -> None:
+        """Begin to run executions and to answer kernels."""
+        self.authoring.start()
+        self.runner.start()
+
+    def stop(self) -> None:
+        """End executions, kernels, workers and the store, in this order; the home is free afterwards."""
+        self.runner.stop()
+        self.authoring.stop()
+        self.kernels.close()
+        self.pool.close()
+        self.store.close()
+        self.home_lock.close()
+
+    def check(self) -> None:
+        """Raises `Unavailable` when the store or the keys don't work."""
+        self.store.check()
+        self.secrets.check()
+
+    def render_html(self, record: bytes) -> str:
+        """The record as a page of its own, sanitised."""
+        return self.pool.render_html(record)
+
+
+class _LateRunner:
+    """The runner for those that are built before it; `services.build` ties the knot."""
+
+    runner: Runner
+
+    def run_provider(
+        self, snapshot: Snapshot, provider: models.DataProviderMetadata, organization: str, inputs: Mapping[str, Any]
+    ) -> Sequence[models.Option]:
+        return self.runner.run_provider(snapshot, provider, organization, inputs)
+
+    def record_unrun(self, execution: contract.Execution, outcome: contract.Outcome) -> bytes:
+        return self.runner.record_unrun(execution, outcome)
+
+
+def build(settings: Settings) -> Services:
+    """Make the control plane of this home.
+
+    Raises:
+        Conflict: another control plane has the home.
+        Unavailable: the store or the keys cannot be opened.
+    """
+    prepare_home(settings)
+    home_lock = lock_home(settings.home)
+    signer = ledger.load_signer(settings.keys_dir)
+    store = SqliteStore(settings.database, sign=signer.sign)
+    secret_store = LocalSecretStore(store, settings.keys_dir)
+    catalog = Catalog(workspace=settings.workspace, code_dir=settings.code_dir)
+    notices, tokens, late = Signals(), ExecutionTokens(), _LateRunner()
+    options = Options(store=store, run_provider=late.run_provider)
+    records = Records(settings.records_dir)
+    executions = Executions(
+        settings=settings,
+        store=store,
+        catalog=catalog,
+        options=options,
+        notices=notices,
+        records=records,
+        record_unrun=late.record_unrun,
+    )
+    parts = BrokerParts(settings=settings, store=store, secrets=secret_store, tokens=tokens, signals=notices)
+    metrics = Metrics(store.count_active)
+    kernels = KernelSource.start(spares=settings.spare_kernels)
+    pool = EnginePool.start(workers=settings.engine_workers)
+    late.runner = Runner(
+        settings=settings,
+        parts=parts,
+        catalog=catalog,
+        executions=executions,
+        kernels=kernels,
+        pool=pool,
+        metrics=metrics,
+    )
+    services = Services(
+        settings=settings,
+        home_lock=home_lock,
+        store=store,
+        secrets=secret_store,
+        catalog=catalog,
+        options=options,
+        executions=executions,
+        records=records,
+        administration=Administration(store=store, secrets=secret_store),
+        authenticator=Authenticator(store),
+        authoring=Authoring(parts=parts, executions=executions, catalog=catalog),
+        signals=notices,
+        metrics=metrics,
+        kernels=kernels,
+        pool=pool,
+        runner=late.runner,
+    )
+    _accept_operator(services)
+    if settings.dev:
+        _prepare_development(services)
+    return services
+
+
+def lock_home(home: Path) -> IO[str]:
+    """Take the home for this process; the lock ends with it, however it ends.
+
+    Raises:
+        Conflict: another process has it.
+    """
+    lock = open(os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise errors.Conflict(
+            f"A control plane is already running on {home}: end it first, or choose another --home."
+        ) from error
+    return lock
+
+
+def operator_key_file(settings: Settings) -> Path:
+    """Where the commands of whoever owns the home find their credential."""
+    return settings.keys_dir / "operator.key"
+
+
+def _accept_operator(services: Services) -> None:
+    """A fresh credential at every start, readable by the owner of the home alone."""
+    key = secrets.token_urlsafe(32)
+    path = operator_key_file(services.settings)
+    partial = path.with_suffix(".partial")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(key)
+    partial.replace(path)
+    services.authenticator.accept(key, OPERATOR)
+
+
+def _prepare_development(services: Services) -> None:
+    services.authenticator.accept(DEV_KEY, DEVELOPER)
+    now = datetime.now(UTC)
+    organization = contract.Organization(id=DEV_ORGANIZATION, name="Test Organization", created_at=now)
+    with contextlib.suppress(errors.Conflict):
+        services.store.create_organization(
+            organization, audit=ledger.audit(OPERATOR, "organization.create", target=DEV_ORGANIZATION)
+        )
+    if services.store.find_user(DEV_EMAIL) is None:
+        user = contract.User(email=DEV_EMAIL, name="Developer", roles={"*": ("PlatformAdmin",)}, created_at=now)
+        services.store.put_user(user, audit=ledger.audit(OPERATOR, "user.create", target=DEV_EMAIL))

@@ -1,0 +1,1 @@
+"""The database: the contract, and SQLite as its first implementation."""

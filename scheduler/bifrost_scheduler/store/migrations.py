@@ -1,0 +1,208 @@
+"""The schema of the SQLite store, as functions that are appended and never edited. `SqliteStore` applies them at start.
+
+Columns that are read on the hot path stand before the long JSON ones, so that SQLite does not follow overflow pages.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+migrations = Migrations("bifrost")
+
+
+@migrations()
+def people(db: Database) -> None:
+    db.table("health").create({"id": int, "checks": int}, pk="id", strict=True)
+    db.table("health").insert({"id": 1, "checks": 0})
+    db.table("organizations").create(
+        {"id": str, "name": str, "tenant_id": str, "active": int, "created_at": str},
+        pk="id",
+        not_null={"name", "active", "created_at"},
+        strict=True,
+    )
+    db.table("users").create(
+        {"email": str, "name": str, "roles": str, "active": int, "created_at": str},
+        pk="email",
+        not_null={"name", "roles", "active", "created_at"},
+        strict=True,
+    )
+    db.table("keys").create(
+        {
+            "id": str,
+            "name": str,
+            "sha256": str,
+            "organizations": str,
+            "workflows": str,
+            "permissions": str,
+            "platform_admin": int,
+            "acts_as": str,
+            "created_by": str,
+            "created_at": str,
+            "expires_at": str,
+            "last_used_at": str,
+        },
+        pk="id",
+        not_null={"name", "sha256", "permissions", "platform_admin", "created_by", "created_at"},
+        strict=True,
+    )
+
+
+@migrations()
+def scoped(db: Database) -> None:
+    changed = {"updated_at": str, "updated_by": str}
+    db.table("config").create(
+        {"scope": str, "key": str, "type": str, "value": str, **changed},
+        pk=("scope", "key"),
+        not_null={"type", "value", *changed},
+        strict=True,
+    )
+    db.table("secrets").create(
+        {"scope": str, "name": str, "version": int, "sealed": bytes, **changed},
+        pk=("scope", "name"),
+        not_null={"version", "sealed", *changed},
+        strict=True,
+    )
+    db.table("connections").create(
+        {
+            "scope": str,
+            "name": str,
+            "version": int,
+            "oauth_flow_type": str,
+            "client_id": str,
+            "authorization_url": str,
+            "token_url": str,
+            "scopes": str,
+            "token_type": str,
+            "expires_at": str,
+            "status": str,
+            "last_error": str,
+            "sealed": bytes,
+            **changed,
+        },
+        pk=("scope", "name"),
+        not_null={"version", "oauth_flow_type", "client_id", "scopes", "token_type", "status", "sealed", *changed},
+        strict=True,
+    )
+    # Outlives the rows that it counts, so that old ciphertext never becomes valid again.
+    db.table("versions").create(
+        {"kind": str, "scope": str, "name": str, "version": int},
+        pk=("kind", "scope", "name"),
+        not_null={"version"},
+        strict=True,
+    )
+    db.table("options").create(
+        {
+            "organization": str,
+            "provider": str,
+            "inputs_sha256": str,
+            "code_hash": str,
+            "options": str,
+            "cached_at": str,
+        },
+        pk=("organization", "provider", "inputs_sha256", "code_hash"),
+        not_null={"options", "cached_at"},
+        strict=True,
+    )
+
+
+@migrations()
+def executions(db: Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE executions (
+            id TEXT PRIMARY KEY NOT NULL,
+            organization TEXT NOT NULL,
+            workflow TEXT NOT NULL,
+            status TEXT NOT NULL,
+            fence TEXT,
+            owner TEXT,
+            lease_until TEXT,
+            trigger TEXT NOT NULL,
+            caller_subject TEXT NOT NULL,
+            caller_email TEXT,
+            caller_name TEXT,
+            code_hash TEXT NOT NULL,
+            timeout_seconds INTEGER NOT NULL,
+            approval_hash TEXT,
+            rerun_of TEXT,
+            created_at TEXT NOT NULL,
+            started_at TEXT,
+            completed_at TEXT,
+            cancel_requested_by TEXT,
+            approved_by TEXT,
+            record_sha256 TEXT,
+            error_type TEXT,
+            error TEXT,
+            parameters TEXT NOT NULL,
+            error_details TEXT,
+            result TEXT
+        ) STRICT
+        """
+    )
+    # Equality columns, then the id: each filter walks its own index in the order of the list. What stands behind the id
+    # saves the look into the row for a second filter.
+    for name, columns in {
+        "executions_by_organization": "organization, id",
+        "executions_by_workflow": "organization, workflow, id",
+        "executions_by_workflow_status": "organization, workflow, status, id",
+        "executions_by_status": "organization, status, id",
+        "executions_by_subject": "organization, caller_subject, id, status, workflow",
+        "executions_by_email": "organization, caller_email, id, status, workflow",
+    }.items():
+        db.execute(f"CREATE INDEX {name} ON executions ({columns})")
+    # Stays as small as the queue, however long the history is.
+    db.execute("CREATE INDEX executions_active ON executions (status, organization, id) WHERE completed_at IS NULL")
+
+
+@migrations()
+def events(db: Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE events (
+            execution_id TEXT NOT NULL REFERENCES executions (id),
+            seq INTEGER NOT NULL,
+            at TEXT NOT NULL,
+            type TEXT NOT NULL,
+            body TEXT NOT NULL,
+            PRIMARY KEY (execution_id, seq)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
+@migrations()
+def idempotency(db: Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE idempotency (
+            credential TEXT NOT NULL,
+            organization TEXT NOT NULL,
+            workflow TEXT NOT NULL,
+            key TEXT NOT NULL,
+            body_sha256 TEXT NOT NULL,
+            execution_id TEXT NOT NULL REFERENCES executions (id),
+            created_at TEXT NOT NULL,
+            PRIMARY KEY (credential, organization, workflow, key)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE INDEX idempotency_by_age ON idempotency (created_at)")
+
+
+@migrations()
+def ledger(db: Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE ledger (
+            seq INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            execution_id TEXT,
+            body TEXT NOT NULL,
+            prev_hash TEXT NOT NULL,
+            hash TEXT NOT NULL,
+            signature TEXT NOT NULL
+        ) STRICT
+        """
+    )
+    db.execute("CREATE INDEX ledger_by_execution ON ledger (execution_id) WHERE execution_id IS NOT NULL")

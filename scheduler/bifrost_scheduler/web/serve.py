@@ -1,0 +1,220 @@
+"""`bifrost up`: the control plane, and the servers for people beside it, until a signal ends them all.
+
+The command line replaces itself by this module (`python -m bifrost_scheduler.web.serve`), so that its other commands
+never import what only this one needs. Lab runs as a process of its own, with an environment that holds no key of the
+store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+from pydantic import ValidationError
+
+from bifrost_kernel import errors
+from bifrost_scheduler import services as composition
+from bifrost_scheduler.catalog import keyless_environment
+from bifrost_scheduler.services import Services
+from bifrost_scheduler.settings import Settings
+from bifrost_scheduler.web.app import create_app
+
+LOG_BYTES = 10 * 1024 * 1024
+
+
+@dataclass
+class Lab:
+    """JupyterLab of the authors."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+
+def main(arguments: str) -> int:
+    """Serve until SIGTERM or SIGINT; `arguments` are settings as JSON. Returns the exit status."""
+    try:
+        settings = Settings(**json.loads(arguments))
+    except ValidationError as error:
+        for problem in error.errors():
+            complain(f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}")
+        return 2
+    try:
+        services = composition.build(settings)
+    except errors.BifrostError as error:
+        complain(error.message)
+        return 1
+    configure_logging(settings.logs_dir / "bifrost.log")
+    return asyncio.run(_serve(services))
+
+
+def configure_logging(path: Path) -> None:
+    """JSON lines in a file that its owner alone can read; the terminal is for people."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=file, level=logging.WARNING)
+
+
+async def _serve(services: Services) -> int:
+    settings = services.settings
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.shutdown_seconds * 0.75),
+        timeout_keep_alive=30,
+    )
+    server = _Server(config)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    services.start()
+    lab: Lab | None = None
+    try:
+        serving = asyncio.create_task(server.serve())
+        if not await server.wait_started(serving):
+            complain(f"port {settings.port} on {settings.host} is taken; choose another with --port.")
+            return 1
+        url = f"http://{_shown_host(settings.host)}:{server.port}"
+        lab = await asyncio.to_thread(start_lab, services, url) if settings.lab else None
+        _write_runtime(services, url)
+        _announce(services, url, lab)
+        await asyncio.wait({serving, asyncio.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        # Calls that wait for an execution get its answer while the runner lets it end.
+        server.should_exit = True
+        await asyncio.gather(serving, asyncio.to_thread(services.runner.stop))
+    finally:
+        if lab is not None:
+            lab.process.terminate()
+        await asyncio.to_thread(services.stop)
+        settings.runtime_file.unlink(missing_ok=True)
+        if lab is not None:
+            _end(lab.process)
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a way to know that it listens, and where; signals are ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn would raise the signal again after its own shutdown and so cut ours short.
+        yield
+
+    async def wait_started(self, serving: asyncio.Task[None]) -> bool:
+        while not self.started:
+            if serving.done():
+                return False
+            await asyncio.sleep(0.01)
+        return True
+
+    @property
+    def port(self) -> int:
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port
+
+
+def start_lab(services: Services, url: str) -> Lab:
+    """Start JupyterLab as an ordinary client: it holds a key of its author and nothing of the store."""
+    settings = services.settings
+    token, key = secrets.token_urlsafe(24), secrets.token_urlsafe(32)
+    services.authenticator.accept(key, composition.DEVELOPER if settings.dev else composition.OPERATOR)
+    environment = {
+        **keyless_environment(),
+        "HOME": os.environ.get("HOME", "/"),
+        "BIFROST_URL": url,
+        "BIFROST_API_KEY": key,
+        "JUPYTER_TOKEN": token,
+    }
+    with open(settings.logs_dir / "lab.log", "ab") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "bifrost_portal.lab",
+                settings.host,
+                str(settings.lab_port),
+                str(settings.workspace),
+            ],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Lab(process, f"http://{_shown_host(settings.host)}:{settings.lab_port}/lab?token={token}")
+
+
+def lab_command(settings: Settings) -> list[str]:
+    arguments = (settings.host, str(settings.lab_port), str(settings.workspace))
+    return [sys.executable, "-m", "bifrost_portal.lab", *arguments]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        # Its session goes with it: Lab's kernels and terminals are not left behind.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _write_runtime(services: Services, url: str) -> None:
+    """Tell the commands of this home's owner where the control plane is."""
+    path = services.settings.runtime_file
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    partial.replace(path)
+
+
+def _announce(services: Services, url: str, lab: Lab | None) -> None:
+    settings = services.settings
+    lines: Mapping[str, str | None] = {
+        "API": url,
+        "API docs": f"{url}/docs",
+        "JupyterLab": lab.url if lab else None,
+        "Workspace": str(settings.workspace),
+        "Home": str(settings.home),
+        "Development key": composition.DEV_KEY if settings.dev else None,
+    }
+    shown = "".join(f"  {name:<16} {value}\n" for name, value in lines.items() if value is not None)
+    print(f"\nBifrost is up.\n\n{shown}\nPress Ctrl-C to end it.\n", flush=True)  # noqa: T201
+
+
+def complain(message: str) -> None:
+    """Say on stderr why there is no server."""
+    print(f"bifrost: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _shown_host(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Sets up what is missing, then runs the whole product in the foreground: ./start-dev.sh [options of `bifrost up`]
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/setup.sh
+setup_venv
+export BIFROST_HOME="${BIFROST_HOME:-$PWD/.bifrost}"
+exec .venv/bin/bifrost up --dev --workspace "${BIFROST_WORKSPACE:-$PWD/workspace}" "$@"

@@ -1,0 +1,226 @@
+"""Kernels from the fork server: fresh, enclosed, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bifrost_kernel import errors
+from bifrost_scheduler.runner.cells import KernelPort, run_cell
+from bifrost_scheduler.runner.kernels import Kernel, KernelSource
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[KernelSource]:
+    source = KernelSource.start(spares=1, preload=())
+    source.wait_ready()
+    yield source
+    source.close()
+
+
+@pytest.fixture
+def kernel(source: KernelSource) -> Iterator[Kernel]:
+    kernel = source.acquire()
+    yield kernel
+    kernel.close()
+
+
+HIDE = """
+import subprocess, sys
+subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', '{}'], start_new_session=True)
+"""
+
+
+def say(kernel: Kernel, code: str) -> str:
+    """Run code and give back what it printed, errors included."""
+    cell, _ = run_cell(KernelPort(kernel.kernel_socket, kernel.console), code)
+    return "".join(output.get("text", output.get("evalue", "")) for output in cell["outputs"])
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        os.sched_yield()
+    return condition()
+
+
+def test_environment_is_an_allow_list(source: KernelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel sees nothing of the control plane's environment but what is allowed."""
+    monkeypatch.setenv("BIFROST_CANARY", "canary")
+    own = KernelSource.start(spares=0, preload=())
+    try:
+        kernel = own.acquire()
+        names = set(say(kernel, "import os; print(*os.environ)").split())
+        kernel.close()
+    finally:
+        own.close()
+    assert names <= {"PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ", "PYTHONUTF8", "HOME", "TMPDIR"}
+
+
+def test_private_folder(kernel: Kernel) -> None:
+    """A kernel works in a folder of its own, which is also its HOME."""
+    printed = say(kernel, "import os, tempfile; print(os.getcwd(), os.environ['HOME'], tempfile.gettempdir())")
+    assert printed.split() == [kernel.folder] * 3
+
+
+def test_two_kernels_differ(source: KernelSource) -> None:
+    """Two kernels share neither random numbers nor variables."""
+    kernels = [source.acquire() for _ in range(2)]
+    say(kernels[0], "leaked = 1")
+    numbers = {say(kernel, "import random; print(random.random(), 'leaked' in globals())") for kernel in kernels}
+    for kernel in kernels:
+        kernel.close()
+    assert len(numbers) == 2
+    assert any("False" in number for number in numbers)
+
+
+def test_only_own_descriptors(kernel: Kernel) -> None:
+    """A kernel inherits nothing but its two sockets and the standard streams."""
+    code = """
+        import os
+        paths = [f'/proc/self/fd/{n}' for n in os.listdir('/proc/self/fd')]
+        print(sum(os.readlink(path).startswith('socket') for path in paths if os.path.lexists(path)))
+    """
+    # The wake-up pair of its event loop makes four.
+    assert int(say(kernel, textwrap.dedent(code))) == 4
+
+
+def test_kill_ends_hidden_processes(source: KernelSource) -> None:
+    """The end of a kernel ends processes that left its session and its parent."""
+    kernel = source.acquire()
+    marker = f"hidden-{os.getpid()}"
+    say(kernel, HIDE.format(marker))
+    assert until(lambda: _is_running(marker))
+    kernel.close()
+    assert until(lambda: not _is_running(marker))
+
+
+def test_fallback_sweeps_orphans() -> None:
+    """Without namespaces, too, no process outlives its kernel, and the level says so."""
+    source = KernelSource.start(spares=0, preload=(), namespaces=False)
+    marker = f"orphan-{os.getpid()}"
+    try:
+        assert source.wait_ready() == "process_group"
+        kernel = source.acquire()
+        say(kernel, HIDE.format(marker))
+        assert until(lambda: _is_running(marker))
+        kernel.close()
+        assert until(lambda: not _is_running(marker))
+    finally:
+        source.close()
+
+
+def test_exit_status_tells_how(source: KernelSource) -> None:
+    """`wait` gives the exit code, or 128 + the signal that the kernel died of."""
+    statuses = []
+    for code in ("import os; os._exit(3)", "import os; os.kill(os.getpid(), 9)"):
+        kernel = source.acquire()
+        say(kernel, code)
+        statuses.append(kernel.wait(10))
+        kernel.close()
+    assert statuses == [3, 128 + signal.SIGKILL]
+
+
+def test_interrupt_stops_code_that_runs(source: KernelSource) -> None:
+    """An interrupt raises KeyboardInterrupt in a busy cell, and the kernel lives on."""
+    kernel = source.acquire()
+    port = KernelPort(kernel.kernel_socket, kernel.console)
+    _, failure = run_cell(port, "print('on')\nwhile True: pass", on_text=kernel.interrupt)
+    assert failure is not None
+    assert failure[0] == "KeyboardInterrupt"
+    assert say(kernel, "print('alive')") == "alive\n"
+    kernel.close()
+
+
+def test_interrupt_cancels_code_that_waits(source: KernelSource) -> None:
+    """An interrupt ends a cell that awaits, and the kernel lives on."""
+    kernel = source.acquire()
+    port = KernelPort(kernel.kernel_socket, kernel.console)
+    code = "import asyncio\nprint('on')\nawait asyncio.sleep(600)"
+    _, failure = run_cell(port, code, on_text=kernel.interrupt)
+    assert failure is not None
+    assert failure[0] in {"KeyboardInterrupt", "CancelledError"}
+    assert say(kernel, "print('alive')") == "alive\n"
+    kernel.close()
+
+
+def test_fork_server_is_replaced() -> None:
+    """When the fork server dies its kernels end, and the next acquire gets one from its successor."""
+    source = KernelSource.start(spares=1, preload=())
+    try:
+        first = source.acquire()
+        psutil.Process(source.fork_server_pid()).kill()
+        assert first.wait(10) is not None
+        second = source.acquire()
+        assert say(second, "print(1)") == "1\n"
+        second.close()
+        first.close()
+    finally:
+        source.close()
+
+
+def test_no_kernel_outlives_the_control_plane() -> None:
+    """A `kill -9` of the control plane ends the fork server and everything that kernels started."""
+    marker = f"orphan-of-{os.getpid()}"
+    code = f"""
+import sys
+from bifrost_scheduler.runner.cells import KernelPort, run_cell
+from bifrost_scheduler.runner.kernels import KernelSource
+kernel = KernelSource.start(spares=1, preload=()).acquire()
+run_cell(KernelPort(kernel.kernel_socket, kernel.console), {HIDE.format(marker)!r})
+print("started", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as control_plane:
+        assert control_plane.stdout is not None
+        assert control_plane.stdout.readline() == b"started\n"
+        family = psutil.Process(control_plane.pid).children(recursive=True)
+        control_plane.kill()
+    assert len(family) >= 4
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert not _is_running(marker)
+
+
+def test_close_leaves_nothing() -> None:
+    """A closed source leaves no process, no descriptor and no folder, and hands out nothing more."""
+    before = set(os.listdir("/proc/self/fd"))
+    processes = set(psutil.Process().children())
+    source = KernelSource.start(spares=2, preload=())
+    kernel = source.acquire()
+    folder = Path(kernel.folder)
+    source.close()
+    kernel.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert not folder.parent.exists()
+    assert set(psutil.Process().children()) <= processes
+    with pytest.raises(errors.Unavailable):
+        source.acquire()
+
+
+@pytest.mark.slow
+def test_many_kernels_leak_nothing(source: KernelSource) -> None:
+    """500 kernels later there are as many descriptors as before, here and in the fork server, and no zombie."""
+    source.acquire().close()
+    server = psutil.Process(source.fork_server_pid()).children()[0]
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(500):
+        source.acquire().close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    # Spares come and go; a leak would be counted in hundreds.
+    assert server.num_fds() < 30
+    assert until(lambda: len(server.children()) == 1)
+
+
+def _is_running(marker: str) -> bool:
+    return any(
+        marker in process.info["cmdline"] for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]
+    )
