@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/setup.sh
 setup_venv
-export BIFROST_HOME="${BIFROST_HOME:-$PWD/.bifrost}"
+# The home is BIFROST_HOME, or ~/.bifrost: the same that the other commands look at.
 exec .venv/bin/bifrost up --dev --workspace "${BIFROST_WORKSPACE:-$PWD/workspace}" "$@"

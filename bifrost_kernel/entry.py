@@ -71,6 +71,11 @@ def configure_with(setup: models.KernelSetup, broker: context.Broker) -> None:
     )
 
 
+def forget() -> None:
+    """Be as before `configure`."""
+    _KERNEL.setup = _KERNEL.broker = _KERNEL.context = None
+
+
 def get_context() -> context.OrganizationContext:
     """The context of this kernel's execution; notebooks get it as `context`.
 
@@ -93,6 +98,9 @@ async def run(**inputs: Any) -> Any:
 
     async def work() -> Any:
         function, metadata = registry.find_workflow(setup.code_dir, setup.source, setup.name)
+        if inputs == setup.parameters:
+            # The parent validated these very values at submit; a model of them is not built a second time.
+            return await call(function, given, inputs)
         return await execute(function, metadata, given, inputs)
 
     return await _reported(work)
@@ -128,8 +136,18 @@ async def execute(
         BaseException: whatever the workflow raised.
     """
     __tracebackhide__ = True
+    return await call(function, given, params.validate(metadata, inputs))
+
+
+async def call(function: Callable[..., Any], given: context.OrganizationContext, values: Mapping[str, Any]) -> Any:
+    """Call with values that are valid; logging is captured, the result is JSON.
+
+    Raises:
+        BaseException: whatever the workflow raised.
+    """
+    __tracebackhide__ = True
     with log_capture.capture(given.log):
-        outcome = await _call(function, given, params.validate(metadata, inputs))
+        outcome = await _call(function, given, values)
     return _result(outcome, given)
 
 

@@ -60,12 +60,36 @@ class Session:
 
     def make_context(self) -> context.OrganizationContext:
         return context.OrganizationContext(
-            self.broker,
+            Echo(self.broker),
             organization=models.OrganizationInfo.model_validate(self.state["organization"]),
             caller=models.Caller.model_validate(self.state["caller"]),
             execution_id="authoring",
             authoring=True,
         )
+
+
+class Echo:
+    """A broker that shows beneath the cell what an execution would write to its history."""
+
+    def __init__(self, broker: broker_client.BrokerClient) -> None:
+        self._broker = broker
+
+    def call(self, op: str, **arguments: Any) -> Any:
+        answer = self._broker.call(op, **arguments)
+        if line := _history_line(op, arguments):
+            print(line)  # noqa: T201
+        return answer
+
+
+def _history_line(op: str, arguments: dict[str, Any]) -> str | None:
+    match op, arguments:
+        case "log", {"level": level, "message": message, "data": data}:
+            return f"{level:<8} {message}" if data is None else f"{level:<8} {message}  {_text(data)}"
+        case "checkpoint", {"name": name, "data": data}:
+            return f"checkpoint {name}  {_text(data)}"
+        case "progress", {"done": done, "total": total, "text": text}:
+            return f"progress {_text(done)}/{_text(total)} {_text(text)}".rstrip()
+    return None
 
 
 class Table(NamedTuple):

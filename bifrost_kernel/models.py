@@ -224,6 +224,8 @@ class KernelSetup(Frozen):
     code_dir: str
     """The workspace as it was at submit, read-only by convention."""
     source: Source
+    parameters: dict[str, Any] | None = None
+    """The inputs as the control plane validated them; None where they come from elsewhere."""
     builtin: bool = False
     """The code stands in `bifrost_kernel` and not in the workspace."""
 

@@ -15,7 +15,8 @@ It reaches nothing outside the process and checks inputs as the platform does, b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,10 +66,20 @@ def run_workflow(fn: Callable[..., Any], context: context.OrganizationContext, /
     declaration = decorators.find_declaration(fn)
     if declaration is None or declaration.metadata is None:
         raise errors.WorkflowError(f"{fn!r} is neither a @workflow nor a @data_provider")
-    result = asyncio.run(entry.execute(fn, declaration.metadata, context, params))
+    result = _run_to_end(entry.execute(fn, declaration.metadata, context, params))
     if isinstance(declaration.metadata, models.DataProviderMetadata):
         return entry.checked_options(result, declaration.metadata.name)
     return result
+
+
+def _run_to_end(work: Coroutine[Any, Any, Any]) -> Any:
+    """The result, also in a notebook, where a loop already runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 class _MemoryBroker:

@@ -89,9 +89,12 @@ def _read_text(param: models.ParamMetadata, raw: Any) -> str:
 def _read_email(param: models.ParamMetadata, raw: Any) -> str:
     text = _read_text(param, raw)
     try:
-        email_validator.validate_email(text, check_deliverability=False)
+        # Directories of customers have internal domains (`corp.local`), which no mail reaches and every MSP meets.
+        email_validator.validate_email(text, check_deliverability=False, globally_deliverable=False)
     except email_validator.EmailNotValidError as error:
         raise Refused(param, "email", f"must be an e-mail address: {error}") from error
+    if "." not in text.rpartition("@")[2]:
+        raise Refused(param, "email", "must be an e-mail address: the part after the @ needs a dot.")
     return text
 
 

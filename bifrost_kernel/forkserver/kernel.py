@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bifrost_kernel import entry, models
-from bifrost_kernel.forkserver import protocol
+from bifrost_kernel.forkserver import protocol, rehearsal
 from bifrost_kernel.forkserver.protocol import Kind
 
 # The debugger would import debugpy (0.3 s, threads) and be of no use without a front end; it is replaced before
@@ -47,6 +47,9 @@ _WARM_UP_CELLS = (
     "await __f(__a, __n)",
     "import sys\nsys.stderr.write('x')\nfor __i in range(3): print(__i)\n[__i]",
 )
+_EXECUTION_CELLS = (rehearsal.PARAMETERS, rehearsal.CELL)
+SPARE_CELLS = (*_WARM_UP_CELLS, *_EXECUTION_CELLS)
+"""What a spare kernel runs while nobody waits for it."""
 _FAILING_CELL = "raise ValueError('x')"
 """Rendering a traceback for the first time costs a tenth of a second."""
 
@@ -225,6 +228,7 @@ def build(preload: Sequence[str] = ()) -> LeanKernel:
     sys.displayhook = shell_of(kernel).displayhook
     warm_up(kernel, rounds=3, cells=[_FAILING_CELL])
     warm_up(kernel, rounds=WARM_UP_ROUNDS)
+    warm_up(kernel, rounds=WARM_UP_ROUNDS, cells=_EXECUTION_CELLS)
     return kernel
 
 
@@ -237,7 +241,7 @@ def warm_up(kernel: LeanKernel, *, rounds: int, cells: Sequence[str] = _WARM_UP_
     """Run the real dispatch path, so that its code is specialised and its pages are touched before a fork."""
     shell = shell_of(kernel)
     namespace, count = dict(shell.user_ns), shell.execution_count
-    with _streams(kernel):
+    with _streams(kernel), rehearsal.prepared(shell.user_ns):
         asyncio.run(_dispatch_warm_up(kernel, cells, rounds))
     for name in set(shell.user_ns) - set(namespace):
         del shell.user_ns[name]

@@ -153,7 +153,7 @@ class Server:
             _keep_only(sock, broker, console)
             _move_in(folder, self._options)
             if warm:  # touching the pages takes as long as it saves: of use only while nobody waits
-                kernel.warm_up(self._template, rounds=1)
+                kernel.warm_up(self._template, rounds=1, cells=kernel.SPARE_CELLS)
             kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
             code = 0
         except BaseException:  # the edge of the process: nothing may unwind into the server's frames

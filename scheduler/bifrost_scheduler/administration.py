@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from bifrost_kernel import errors, models
+from bifrost_kernel import errors, jsonable, models
 from bifrost_scheduler import identity, ledger, tokens
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.secret_store.contract import SecretStore
@@ -62,7 +62,7 @@ class Administration:
     def get_organization(self, principal: Principal, organization: str) -> contract.Organization:
         """Raises `NotFound`."""
         found = self._store.find_organization(organization)
-        if found is None or not identity.may_see(principal, organization):
+        if found is None or not identity.may_see(principal, organization) or _is_hidden(principal, found):
             raise identity.organization_not_found(organization)
         return found
 
@@ -72,7 +72,7 @@ class Administration:
             return self._store.list_organizations(after=after, limit=limit)
         ids = [id for id in principal.organizations if after is None or id > after]
         found = (self._store.find_organization(id) for id in ids)
-        return [organization for organization in found if organization is not None][:limit]
+        return [one for one in found if one is not None and not _is_hidden(principal, one)][:limit]
 
     # keys
 
@@ -97,6 +97,10 @@ class Administration:
             identity.authorize(principal, Permission.MANAGE_USERS, organization)
             for permission in permissions:
                 identity.authorize(principal, permission, organization)
+        if principal.workflows is not None and not set(principal.workflows).issuperset(
+            ("*",) if workflows is None else workflows
+        ):
+            raise errors.Forbidden("A key that is limited to workflows makes keys for these workflows only.")
         key, text = tokens.make_api_key(
             name=name,
             organizations=tuple(organizations),
@@ -223,7 +227,7 @@ class Administration:
         short = [
             errors.FieldError(field, "min_length", f"{field} is too short to be masked.")
             for field, value in secrets.items()
-            if len(value) < MIN_TOKEN_CHARS
+            if len(value.strip()) < MIN_TOKEN_CHARS
         ]
         if short:
             raise errors.ValidationError("The connection is refused.", short)
@@ -296,11 +300,20 @@ def config_value(type_: str, value: Any) -> Any:
 
 
 def _from_text(text: str) -> Any:
-    """Text that is JSON is what it says; any other text is a JSON string."""
+    """Text that is JSON (RFC 8259, no NaN, no lone surrogates) is what it says; any other text is a JSON string."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return jsonable.to_json(json.loads(text, parse_constant=_no_constant))
+    except (ValueError, RecursionError, errors.WorkflowError):
         return text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _is_hidden(principal: Principal, organization: contract.Organization) -> bool:
+    """An inactive organization is there for PlatformAdmins only, who may switch it on again."""
+    return not organization.active and not principal.platform_admin
 
 
 def _require_platform_admin(principal: Principal, act: str) -> None:

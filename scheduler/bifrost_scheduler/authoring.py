@@ -47,10 +47,12 @@ class Authoring:
         parts: BrokerParts,
         executions: Executions,
         catalog: Catalog,
+        folder_prefix: str,
     ) -> None:
         self.parts = parts
         self.executions = executions
         self.catalog = catalog
+        self._folder_prefix = folder_prefix
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -64,7 +66,7 @@ class Authoring:
         return self._folder / "broker"
 
     def start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="bifrost-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=self._folder_prefix))
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._folder / "broker"))
         self._listener.listen(64)

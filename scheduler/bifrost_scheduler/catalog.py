@@ -37,6 +37,8 @@ class Snapshot:
     files: Mapping[str, str]
     """Relative path → sha256 of the content."""
     description: models.WorkspaceDescription
+    lock_sha256: str | None = None
+    """Of the lock file that says which packages were installed."""
 
     @cached_property
     def _workflows(self) -> dict[str, models.WorkflowMetadata]:
@@ -106,7 +108,8 @@ class Catalog:
 
     def _take(self) -> Snapshot:
         tree_hash, directory, files = self._copy()
-        return self._remember(Snapshot(tree_hash, directory, files, self._describe(directory)))
+        snapshot = Snapshot(tree_hash, directory, files, self._describe(directory), _lock_sha256(self.workspace))
+        return self._remember(snapshot)
 
     def _remember(self, snapshot: Snapshot) -> Snapshot:
         self._known[snapshot.tree_hash] = snapshot
@@ -147,6 +150,14 @@ class Catalog:
             reason = error.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
             raise errors.Unavailable(f"The workspace could not be read: {' '.join(reason)}") from error
         return models.WorkspaceDescription.model_validate_json(done.stdout)
+
+
+def _lock_sha256(workspace: Path) -> str | None:
+    """The hash of the lock file in the workspace, or beside it as in a checkout; None where there is none."""
+    for folder in (workspace, workspace.parent):
+        if (lock := folder / "requirements.lock").is_file():
+            return hashlib.sha256(lock.read_bytes()).hexdigest()
+    return None
 
 
 def keyless_environment() -> dict[str, str]:

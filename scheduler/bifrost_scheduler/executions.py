@@ -24,6 +24,7 @@ from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.store import contract
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
+MAX_ID_CHARS = 64
 
 
 class UnrunRecorder(Protocol):
@@ -78,11 +79,13 @@ class Executions:
             ValidationError: all wrong fields.
             TooManyRequests: the organization's queue is full.
         """
-        self.get_organization(principal, organization)
+        if organization != models.GLOBAL:
+            self.get_organization(principal, organization)
         snapshot = self._catalog.current()
         metadata = snapshot.get_workflow(workflow)
-        identity.authorize_execution(principal, organization, metadata, trigger)
+        # Whoever forgot to name an organization is told so, also when GLOBAL is not theirs.
         _require_organization(metadata, organization)
+        identity.authorize_execution(principal, organization, metadata, trigger)
         idempotency = _idempotency(principal, idempotency_key, parameters)
         if replay := self._find_replay(organization, workflow, idempotency):
             return contract.Submitted(execution=replay, replayed=True)
@@ -130,9 +133,7 @@ class Executions:
             NotFound: unknown, or another organization's.
             Forbidden: the principal may not view the history, and it is not his own.
         """
-        execution = self._store.find_execution(execution_id) if len(execution_id) <= 64 else None
-        if execution is None or not identity.may_see(principal, execution.organization):
-            raise errors.NotFound(f"There is no execution {execution_id!r}.")
+        execution = self._find_visible(principal, execution_id)
         if execution.caller.subject != principal.subject:
             identity.authorize(principal, models.Permission.VIEW_HISTORY, execution.organization)
         return execution
@@ -158,7 +159,9 @@ class Executions:
         if principal.organizations is None:
             return None
         return tuple(
-            one for one in principal.organizations if models.Permission.VIEW_HISTORY in principal.permissions_in(one)
+            one
+            for one in principal.organizations
+            if models.Permission.VIEW_HISTORY in principal.permissions_in(one) and self._is_visible(principal, one)
         )
 
     # decisions about it
@@ -220,11 +223,26 @@ class Executions:
             return self.get(principal, execution_id)
 
     def _get_to_decide(self, principal: Principal, execution_id: str) -> contract.Execution:
-        execution = self._store.find_execution(execution_id) if len(execution_id) <= 64 else None
-        if execution is None or not identity.may_see(principal, execution.organization):
-            raise errors.NotFound(f"There is no execution {execution_id!r}.")
+        execution = self._find_visible(principal, execution_id)
+        self.get_organization(principal, execution.organization)
         identity.authorize_approval(principal, execution.organization, execution.caller)
         return execution
+
+    def _find_visible(self, principal: Principal, execution_id: str) -> contract.Execution:
+        """Raises `NotFound`: unknown, another organization's, or of an inactive one; the same answer for all."""
+        execution = self._store.find_execution(execution_id) if len(execution_id) <= MAX_ID_CHARS else None
+        if execution is None or not self._is_visible(principal, execution.organization):
+            raise errors.NotFound(f"There is no execution {execution_id!r}.")
+        return execution
+
+    def _is_visible(self, principal: Principal, organization: str) -> bool:
+        if principal.platform_admin:
+            return True
+        try:
+            self.get_organization(principal, organization)
+        except errors.NotFound:
+            return False
+        return True
 
     # out
 

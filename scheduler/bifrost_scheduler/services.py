@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bifrost_kernel import errors, models
+from bifrost_kernel.forkserver import sandbox
 from bifrost_scheduler import ledger
 from bifrost_scheduler.administration import Administration
 from bifrost_scheduler.authenticator import Authenticator
@@ -28,6 +32,7 @@ from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.options import Options
 from bifrost_scheduler.records import Records
 from bifrost_scheduler.runner.kernels import KernelSource
+from bifrost_scheduler.runner.outputs import OutputLimits
 from bifrost_scheduler.runner.pool import EnginePool
 from bifrost_scheduler.runner.runner import Runner
 from bifrost_scheduler.secret_store.contract import SecretStore
@@ -132,8 +137,14 @@ def build(settings: Settings) -> Services:
     )
     parts = BrokerParts(settings=settings, store=store, secrets=secret_store, tokens=tokens, signals=notices)
     metrics = Metrics(store.count_active)
-    kernels = KernelSource.start(spares=settings.spare_kernels)
-    pool = EnginePool.start(workers=settings.engine_workers)
+    prefix = clear_leftovers(settings.home)
+    kernels = KernelSource.start(
+        spares=settings.spare_kernels,
+        limits=sandbox.Limits(memory_bytes=settings.memory_bytes),
+        folder_prefix=prefix,
+    )
+    limits = OutputLimits(execution_bytes=settings.output_bytes, output_bytes=settings.one_output_bytes)
+    pool = EnginePool.start(workers=settings.engine_workers, limits=limits)
     late.runner = Runner(
         settings=settings,
         parts=parts,
@@ -154,7 +165,7 @@ def build(settings: Settings) -> Services:
         records=records,
         administration=Administration(store=store, secrets=secret_store),
         authenticator=Authenticator(store),
-        authoring=Authoring(parts=parts, executions=executions, catalog=catalog),
+        authoring=Authoring(parts=parts, executions=executions, catalog=catalog, folder_prefix=prefix),
         signals=notices,
         metrics=metrics,
         kernels=kernels,
@@ -182,6 +193,14 @@ def lock_home(home: Path) -> IO[str]:
             f"A control plane is already running on {home}: end it first, or choose another --home."
         ) from error
     return lock
+
+
+def clear_leftovers(home: Path) -> str:
+    """Remove the temporary folders that a killed control plane of this home left; returns the prefix of their names."""
+    prefix = f"bifrost-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}-"
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return prefix
 
 
 def operator_key_file(settings: Settings) -> Path:

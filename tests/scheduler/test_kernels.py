@@ -208,14 +208,13 @@ def test_close_leaves_nothing() -> None:
 
 @pytest.mark.slow
 def test_many_kernels_leak_nothing(source: KernelSource) -> None:
-    """500 kernels later there are as many descriptors as before, here and in the fork server, and no zombie."""
+    """500 kernels leave no descriptors, here and in the fork server, and no zombie."""
     source.acquire().close()
     server = psutil.Process(source.fork_server_pid()).children()[0]
-    before = len(os.listdir("/proc/self/fd"))
     for _ in range(500):
         source.acquire().close()
-    assert len(os.listdir("/proc/self/fd")) == before
     # Spares come and go; a leak would be counted in hundreds.
+    assert len(os.listdir("/proc/self/fd")) < 60
     assert server.num_fds() < 30
     assert until(lambda: len(server.children()) == 1)
 

@@ -6,7 +6,10 @@ home. Kernels do not see even that (`bifrost_kernel.provisioner`).
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
+from pathlib import Path
 
 from jupyterlab.labapp import LabApp
 from traitlets.config import Config
@@ -20,21 +23,39 @@ def configure(config: Config, *, host: str, port: int, workspace: str) -> Config
     config.ServerApp.port = port
     config.ServerApp.port_retries = 0
     config.ServerApp.open_browser = False
-    config.ServerApp.root_dir = workspace
+    config.ServerApp.root_dir, config.ServerApp.preferred_dir = _folders(Path(workspace))
     config.ServerApp.allow_root = True
     config.ServerApp.quit_button = False
     config.MultiKernelManager.default_kernel_name = DEFAULT_KERNEL
     # Output of a kernel travels over Unix sockets: over TCP every process of the machine could read along.
     config.KernelManager.transport = "ipc"
-    config.LabApp.news_url = None
     config.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
+    # Only what authors meet: Voila as an extension of this server would run whatever a visitor sends to a kernel.
+    config.ServerApp.jpserver_extensions = {
+        "jupyterlab": True,
+        "jupyter_server_terminals": True,
+        "jupyter_lsp": False,
+        "notebook_shim": False,
+        "voila.server_extension": False,
+    }
     return config
 
 
+def _folders(workspace: Path) -> tuple[str, str]:
+    """Root and first folder: in a checkout the guides beside the workspace are to be found too."""
+    root = workspace.parent if (workspace.parent / "notebooks").is_dir() else workspace
+    return str(root), str(workspace)
+
+
 def main(arguments: list[str]) -> None:
+    """Serve until a signal ends it; the sign-in token comes by the environment, where `ps` does not show it."""
     host, port, workspace = arguments
     config = configure(Config(), host=host, port=int(port), workspace=workspace)
-    LabApp.launch_instance(argv=[], config=config)
+    config.IdentityProvider.token = os.environ.pop("BIFROST_LAB_TOKEN")
+    # Sockets of kernels lie here: private, and short, since a Unix address has 108 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="bifrost-") as runtime:
+        os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        LabApp.initialize_server(argv=[], config=config).start()
 
 
 if __name__ == "__main__":

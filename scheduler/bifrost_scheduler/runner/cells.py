@@ -65,6 +65,7 @@ class Conversation:
         self._reader = protocol.FrameReader(limits.frame_bytes)
         self._session = uuid.uuid4().hex
         self._sent = 0
+        self._console_ended = False
         os.set_blocking(port.console, False)
         self._poller = select.poll()
         self._poller.register(port.sock, select.POLLIN)
@@ -169,11 +170,14 @@ class Conversation:
 
     def _read_console(self) -> None:
         """Take what subprocesses and C code wrote, at most what a pipe holds, so that a flood can't keep us here."""
+        if self._console_ended:
+            return
         try:
             data = os.read(self._port.console, _READ_BYTES)
         except BlockingIOError:
             return
         if not data:
+            self._console_ended = True
             self._poller.unregister(self._port.console)
         self._outputs.write("stdout", data)
 

@@ -27,6 +27,7 @@ def setup(
     caller: models.Caller,
     metadata: Metadata,
     snapshot: Snapshot,
+    parameters: dict[str, Any],
 ) -> models.KernelSetup:
     """What a kernel is told before its first cell."""
     provider = isinstance(metadata, models.DataProviderMetadata)
@@ -39,8 +40,19 @@ def setup(
         name=metadata.name,
         code_dir=str(snapshot.directory),
         source=metadata.source,
+        parameters=parameters,
         builtin=isinstance(metadata, models.DataProviderMetadata) and metadata.builtin,
     )
+
+
+def execution_setup(
+    token: str,
+    execution: contract.Execution,
+    metadata: models.WorkflowMetadata,
+    organization: models.OrganizationInfo,
+    snapshot: Snapshot,
+) -> models.KernelSetup:
+    return setup(token, execution.id, organization, execution.caller, metadata, snapshot, execution.parameters)
 
 
 def execution_job(
@@ -63,6 +75,7 @@ def execution_job(
         source_sha256=snapshot.files[file],
         git_commit=snapshot.description.git_commit,
         git_dirty=snapshot.description.git_dirty,
+        lock_sha256=snapshot.lock_sha256,
         submitted_at=execution.created_at,
     )
 

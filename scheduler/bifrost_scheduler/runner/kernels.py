@@ -170,6 +170,7 @@ class KernelSource:
         preload: Sequence[str] = PRELOADED,
         limits: sandbox.Limits | None = None,
         namespaces: bool = True,
+        folder_prefix: str = "bifrost-",
     ) -> KernelSource:
         """Start a fork server and return at once.
 
@@ -179,9 +180,10 @@ class KernelSource:
             working_folder: where kernels start; None means in a private folder each.
             preload: modules to import once for all kernels.
             namespaces: False forgoes pid namespaces even where they are permitted.
+            folder_prefix: what the name of its temporary folder begins with.
         """
         options = ServerOptions(
-            folder=tempfile.mkdtemp(prefix="bifrost-"),
+            folder=tempfile.mkdtemp(prefix=folder_prefix),
             spares=spares,
             environment=dict(allowed_environment() if environment is None else environment),
             working_folder=working_folder,

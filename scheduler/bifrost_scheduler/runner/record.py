@@ -25,6 +25,7 @@ from bifrost_scheduler.redaction import Redactor
 KERNELSPEC = {"name": "bifrost", "display_name": "Bifrost (Python 3)", "language": "python"}
 SCHEMA_VERSION = 1
 
+_TABLE_HEAD = "| | |\n|---|---|\n"
 _SHOWN_CHARS = 300
 _EVENT_CHARS = 10_000
 _EVENTS_CHARS = 4 * 1024 * 1024
@@ -93,6 +94,7 @@ def compose(job: Job) -> NotebookNode:
 def finish(notebook: NotebookNode, closing: Closing) -> bytes:
     """The bytes of the finished record: events, outcome and closing line added, secrets masked, valid."""
     _correct_papermill(notebook, closing)
+    _tell_outcome(notebook, closing)
     notebook["cells"] += [_events_cell(closing), *_outcome_cells(closing), _closing_cell(closing)]
     notebook["metadata"]["kernelspec"] = from_dict(dict(KERNELSPEC))
     notebook["metadata"].setdefault("language_info", from_dict({"name": "python", "file_extension": ".py"}))
@@ -124,7 +126,7 @@ def _header(job: Job) -> NotebookNode:
     }
     table = "\n".join(f"| {name} | {code_span(value, table=True)} |" for name, value in rows.items())
     title = f"# Workflow {code_span(job.workflow.name)}\n\n{code_span(job.workflow.description)}"
-    return _markdown(f"{title}\n\n| | |\n|---|---|\n{table}", "header")
+    return _markdown(f"{title}\n\n{_TABLE_HEAD}{table}", "header")
 
 
 def _function_cells(job: Job) -> list[NotebookNode]:
@@ -160,8 +162,8 @@ def _notebook_cells(job: Job) -> list[NotebookNode]:
     original = _parse_notebook(job)
     kept = [(index, cell) for index, cell in enumerate(original["cells"]) if not _is_leftover(cell)]
     cells = [_stripped(cell, runs=index in to_run) for index, cell in kept]
-    # IPython keeps the value of a cell's last expression in `Out`, under the number of the cell.
-    report = _code("bifrost.finish_notebook(Out.get(get_ipython().execution_count - 1))", "call")
+    # IPython keeps the value of a last expression in `Out` under its cell's number; `In` counts from 0, with this cell.
+    report = _code("bifrost.finish_notebook(Out.get(len(In) - 2))", "call")
     return [*cells, report]
 
 
@@ -266,6 +268,15 @@ def _events_cell(closing: Closing) -> NotebookNode:
     return cell
 
 
+def _tell_outcome(notebook: NotebookNode, closing: Closing) -> None:
+    """Whoever opens a record asks first how it ended: the header says so, above everything else in its table."""
+    for cell in notebook["cells"]:
+        if (cell["metadata"].get("bifrost") or {}).get("part") == "header":
+            told = f"**{closing.status.value.replace('_', ' ')}**, {_duration(closing)}"
+            cell["source"] = cell["source"].replace(_TABLE_HEAD, f"{_TABLE_HEAD}| Outcome | {told} |\n", 1)
+            return
+
+
 def _what(event: models.Event) -> str:
     body = dict(event.body)
     if event.type is models.EventType.LOG:
@@ -301,9 +312,13 @@ def _outcome_cells(closing: Closing) -> list[NotebookNode]:
 
 
 def _closing_cell(closing: Closing) -> NotebookNode:
-    duration = "did not start" if closing.duration_ms is None else f"took {closing.duration_ms} ms"
-    line = f"**{closing.status.value.replace('_', ' ')}** · {duration} · ended {models.isoformat(closing.completed_at)}"
+    ended = models.isoformat(closing.completed_at)
+    line = f"**{closing.status.value.replace('_', ' ')}** · {_duration(closing)} · ended {ended}"
     return _markdown(f"---\n\n{line}", "closing")
+
+
+def _duration(closing: Closing) -> str:
+    return "did not start" if closing.duration_ms is None else f"took {closing.duration_ms} ms"
 
 
 def _inject_parameters(notebook: NotebookNode, parameters: dict[str, Any]) -> None:

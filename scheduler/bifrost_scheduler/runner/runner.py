@@ -216,7 +216,7 @@ class Runner:
             with self._live_lock:
                 self._live[execution.id] = live
             try:
-                kernel.configure(jobs.setup(token, execution.id, organization, execution.caller, metadata, snapshot))
+                kernel.configure(jobs.execution_setup(token, execution, metadata, organization, snapshot))
                 live.end_after(metadata.timeout_seconds, Ending.TIMEOUT)
                 self._heed_early_cancel(execution, live)
                 executed = self._pool.execute(job, kernel)
@@ -309,7 +309,9 @@ class Runner:
             )
             live, token = self._open(kernel, grant)
             try:
-                kernel.configure(jobs.setup(token, execution_id, info, PROVIDER_CALLER, provider, snapshot))
+                kernel.configure(
+                    jobs.setup(token, execution_id, info, PROVIDER_CALLER, provider, snapshot, dict(inputs))
+                )
                 live.end_after(PROVIDER_TIMEOUT_SECONDS, Ending.TIMEOUT)
                 self._pool.execute(job, kernel)
                 ending = live.close()

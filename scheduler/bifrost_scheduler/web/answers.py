@@ -10,10 +10,13 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
 
-from bifrost_kernel import errors, models
+from bifrost_kernel import errors, jsonable, models
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal
 from bifrost_scheduler.web.schemas import Page, Problem
+
+MAX_POSITION_DIGITS = 18
+"""SQLite counts with 64 bits."""
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -98,9 +101,19 @@ def decode_cursor(cursor: str | None, of: str) -> str | None:
         last, mark = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError) as error:
         raise _wrong_cursor() from error
-    if mark != _mark(of) or not isinstance(last, str):
+    if mark != _mark(of) or not isinstance(last, str) or not jsonable.is_clean(last):
         raise _wrong_cursor()
     return last
+
+
+def decode_position(cursor: str | None, of: str) -> int:
+    """The number of the last row of the page before, in lists that count; 0 before the first page. Raises as above."""
+    last = decode_cursor(cursor, of)
+    if last is None:
+        return 0
+    if not (last.isascii() and last.isdecimal() and len(last) <= MAX_POSITION_DIGITS):
+        raise _wrong_cursor()
+    return int(last)
 
 
 def _mark(of: str) -> str:

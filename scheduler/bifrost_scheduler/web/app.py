@@ -32,8 +32,15 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 def create_app(services: Services) -> FastAPI:
     """The API over these services."""
-    # `/docs` loads nothing from elsewhere: FastAPIOffline serves the Swagger and ReDoc files itself.
-    app = FastAPIOffline(title="Bifrost", version=__version__, description="Automation for many customers.")
+    # `/docs` loads nothing from elsewhere: FastAPIOffline serves the Swagger files itself.
+    app = FastAPIOffline(
+        title="Bifrost",
+        version=__version__,
+        description="Automation for many customers.",
+        redoc_url=None,
+        # An address is right or unknown: a redirect would answer to ids that are empty.
+        redirect_slashes=False,
+    )
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)

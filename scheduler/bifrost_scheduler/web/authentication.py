@@ -51,5 +51,5 @@ ThePrincipal = Annotated[Principal, Depends(get_principal)]
 
 OrganizationHeader = Annotated[
     str | None,
-    Header(alias="X-Organization-Id", description="The organization to act for.", max_length=64),
+    Header(alias="X-Organization-Id", description="The organization to act for."),
 ]

@@ -6,9 +6,10 @@ from fastapi import APIRouter
 
 from bifrost_scheduler.web.answers import problems
 from bifrost_scheduler.web.authentication import ThePrincipal, TheServices
+from bifrost_scheduler.web.bodies import StrictRoute
 from bifrost_scheduler.web.schemas import AuthoringSession, NewAuthoringSession
 
-router = APIRouter(prefix="/api", tags=["authoring"])
+router = APIRouter(prefix="/api", tags=["authoring"], route_class=StrictRoute)
 
 
 @router.post("/authoring-sessions", operation_id="open_authoring_session", status_code=201, responses=problems(415))

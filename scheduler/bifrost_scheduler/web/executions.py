@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -12,16 +11,16 @@ from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from bifrost_kernel import errors, models
+from bifrost_kernel import models
 from bifrost_scheduler import ledger
 from bifrost_scheduler.envelopes import Envelope, envelope
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.store import contract
 from bifrost_scheduler.web import bodies, problems
-from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, list_name, page
+from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, decode_position, list_name, page
 from bifrost_scheduler.web.answers import problems as documented
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
-from bifrost_scheduler.web.schemas import EventShape, Page
+from bifrost_scheduler.web.schemas import EventShape, Instant, Page
 from bifrost_scheduler.web.waiting import wait_for_news, wait_until_final
 
 router = APIRouter(prefix="/api", tags=["executions"])
@@ -159,10 +158,10 @@ def list_executions(
     organization: OrganizationHeader = None,
     status: models.ExecutionStatus | None = None,
     workflow: Annotated[str | None, Query(max_length=100)] = None,
-    org: Annotated[str | None, Query(max_length=64, description="The same as X-Organization-Id.")] = None,
+    org: Annotated[str | None, Query(description="The same as X-Organization-Id.")] = None,
     caller: Annotated[str | None, Query(max_length=200, description="Subject or email.")] = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
     text: Annotated[str | None, Query(max_length=200, description="Part of workflow, error or inputs.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -174,8 +173,8 @@ def list_executions(
         workflow=workflow,
         status=status,
         caller=caller,
-        since=_aware(since, "since"),
-        until=_aware(until, "until"),
+        since=since,
+        until=until,
         text=text,
         before=decode_cursor(cursor, of),
         limit=limit + 1,
@@ -184,13 +183,6 @@ def list_executions(
         services.store.append_audit(ledger.audit(principal, "executions.list_all"))
     rows = services.store.list_executions(wanted)
     return page(rows, limit=limit, key=lambda row: row.id, item=envelope, of=of)
-
-
-def _aware(instant: datetime | None, field: str) -> datetime | None:
-    if instant is not None and instant.tzinfo is None:
-        message = f"{field} needs a zone, e.g. 2026-03-01T09:00:00Z."
-        raise errors.ValidationError(message, [errors.FieldError(field, "zone", message)])
-    return instant
 
 
 @router.get("/executions/{execution_id}", operation_id="get_execution", responses=documented())
@@ -226,10 +218,8 @@ async def list_events(
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
         return EventSourceResponse(_live(services, execution, after), ping=15)
     of = list_name(principal, "events", execution.id)
-    last = decode_cursor(cursor, of)
-    events = await run_in_threadpool(
-        services.store.list_events, execution.id, after=int(last) if last else 0, limit=limit + 1
-    )
+    after = decode_position(cursor, of)
+    events = await run_in_threadpool(services.store.list_events, execution.id, after=after, limit=limit + 1)
     return page(events, limit=limit, key=lambda event: str(event.seq), item=lambda event: event.flat(), of=of)
 
 

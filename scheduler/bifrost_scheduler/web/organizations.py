@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from bifrost_scheduler.store import contract
 from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, list_name, page, problems
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
+from bifrost_scheduler.web.bodies import StrictRoute
 from bifrost_scheduler.web.schemas import (
     CreatedKey,
     KeyShape,
@@ -18,7 +19,7 @@ from bifrost_scheduler.web.schemas import (
     key_shape,
 )
 
-router = APIRouter(prefix="/api", tags=["organizations"])
+router = APIRouter(prefix="/api", tags=["organizations"], route_class=StrictRoute)
 
 
 def _shape(organization: contract.Organization) -> OrganizationShape:

@@ -105,5 +105,5 @@ def install(app: FastAPI, denials: Denials) -> None:
 
 def _field(one: Mapping[str, Any]) -> errors.FieldError:
     """Where and why, never what was sent: the input may hold a secret."""
-    where = ".".join(str(part) for part in one["loc"] if part not in ("body", "query", "path", "header")) or "body"
+    where = ".".join(str(part) for part in one["loc"][1:]) or "body"
     return errors.FieldError(where, str(one["type"]), str(one["msg"]))

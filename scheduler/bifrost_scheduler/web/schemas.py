@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from bifrost_kernel import models, params
 from bifrost_scheduler.store import contract
@@ -15,6 +15,17 @@ T = TypeVar("T")
 OrganizationId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _in_range(instant: datetime) -> datetime:
+    # Python's calendar ends at the years 1 and 9999: arithmetic and changes of zone near them overflow.
+    if not 1970 < instant.year < 9999:
+        raise ValueError("the year has to lie between 1971 and 9998")
+    return instant
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_in_range)]
+"""An instant that a caller names: with its zone."""
 
 
 class Shape(BaseModel):
@@ -117,7 +128,7 @@ class NewKey(Input):
     organizations: Annotated[list[OrganizationId], Field(min_length=1, max_length=200)]
     workflows: Annotated[list[Name], Field(max_length=200)] | None = None
     permissions: list[models.Permission] = [models.Permission.EXECUTE_WORKFLOWS, models.Permission.VIEW_HISTORY]
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
 
 
 class CreatedKey(Shape):
@@ -184,7 +195,7 @@ class ConnectionInput(Input):
     access_token: str | None = None
     refresh_token: str | None = None
     token_type: Text = "Bearer"
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
 
 
 class ConnectionShape(Shape):

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Response
 from bifrost_scheduler.store import contract
 from bifrost_scheduler.web.answers import Cursor, Limit, TheScope, decode_cursor, list_name, page, problems
 from bifrost_scheduler.web.authentication import ThePrincipal, TheServices
+from bifrost_scheduler.web.bodies import StrictRoute
 from bifrost_scheduler.web.schemas import (
     ConfigInput,
     ConfigShape,
@@ -20,7 +21,7 @@ from bifrost_scheduler.web.schemas import (
     SecretShape,
 )
 
-router = APIRouter(prefix="/api", tags=["config, secrets, connections"])
+router = APIRouter(prefix="/api", tags=["config, secrets, connections"], route_class=StrictRoute)
 
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 """What a new name may look like; one that is only looked up may look like anything and is then unknown."""

@@ -14,8 +14,10 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.web.app import create_app
 
-LOG_BYTES = 10 * 1024 * 1024
+LAB_START_SECONDS = 30.0
 
 
 @dataclass
@@ -100,8 +102,8 @@ async def _serve(services: Services) -> int:
             complain(f"port {settings.port} on {settings.host} is taken; choose another with --port.")
             return 1
         url = f"http://{_shown_host(settings.host)}:{server.port}"
-        lab = await asyncio.to_thread(start_lab, services, url) if settings.lab else None
         _write_runtime(services, url)
+        lab = await asyncio.to_thread(start_lab, services, url) if settings.lab else None
         _announce(services, url, lab)
         await asyncio.wait({serving, asyncio.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
         # Calls that wait for an execution get its answer while the runner lets it end.
@@ -124,6 +126,11 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         # uvicorn would raise the signal again after its own shutdown and so cut ours short.
         yield
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn would end the whole process when it cannot listen; the caller says why, and ends in good order.
+        with contextlib.suppress(SystemExit):
+            await super().serve(sockets)
 
     async def wait_started(self, serving: asyncio.Task[None]) -> bool:
         while not self.started:
@@ -148,7 +155,7 @@ def start_lab(services: Services, url: str) -> Lab:
         "HOME": os.environ.get("HOME", "/"),
         "BIFROST_URL": url,
         "BIFROST_API_KEY": key,
-        "JUPYTER_TOKEN": token,
+        "BIFROST_LAB_TOKEN": token,
     }
     with open(settings.logs_dir / "lab.log", "ab") as log:
         process = subprocess.Popen(
@@ -166,7 +173,17 @@ def start_lab(services: Services, url: str) -> Lab:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _wait_for_port(settings.lab_port, process)
     return Lab(process, f"http://{_shown_host(settings.host)}:{settings.lab_port}/lab?token={token}")
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the server listens (a link that is printed has to work), ends, or takes too long; then the log says why."""
+    deadline = time.monotonic() + LAB_START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
+            return
+        time.sleep(0.05)
 
 
 def lab_command(settings: Settings) -> list[str]:
@@ -196,13 +213,23 @@ def _announce(services: Services, url: str, lab: Lab | None) -> None:
     lines: Mapping[str, str | None] = {
         "API": url,
         "API docs": f"{url}/docs",
-        "JupyterLab": lab.url if lab else None,
+        "JupyterLab": _lab_line(services, lab),
         "Workspace": str(settings.workspace),
         "Home": str(settings.home),
         "Development key": composition.DEV_KEY if settings.dev else None,
     }
     shown = "".join(f"  {name:<16} {value}\n" for name, value in lines.items() if value is not None)
     print(f"\nBifrost is up.\n\n{shown}\nPress Ctrl-C to end it.\n", flush=True)  # noqa: T201
+
+
+def _lab_line(services: Services, lab: Lab | None) -> str | None:
+    if lab is None:
+        return None
+    if lab.process.poll() is not None:
+        return (
+            f"did not start: see {services.settings.logs_dir / 'lab.log'} (is port {services.settings.lab_port} taken?)"
+        )
+    return lab.url
 
 
 def complain(message: str) -> None:

@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from bifrost_kernel import errors
 from bifrost_scheduler import __version__
 from bifrost_scheduler.store import contract
-from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, list_name, page, problems
+from bifrost_scheduler.web.answers import Cursor, Limit, decode_position, list_name, page, problems
 from bifrost_scheduler.web.authentication import ThePrincipal, TheServices, bearer, functions_key, get_principal
 from bifrost_scheduler.web.schemas import Health, LedgerShape, Page
 
@@ -61,6 +61,5 @@ def list_audit(
 ) -> Page[LedgerShape]:
     """The ledger in its order (PlatformAdmins)."""
     of = list_name(principal, "audit")
-    last = decode_cursor(cursor, of)
-    rows = services.administration.list_ledger(principal, after=int(last) if last else 0, limit=limit + 1)
+    rows = services.administration.list_ledger(principal, after=decode_position(cursor, of), limit=limit + 1)
     return page(rows, limit=limit, key=lambda row: str(row.seq), item=_shape, of=of)

@@ -1,0 +1,57 @@
+"""The deadline is the parent's: whatever a workflow catches, ignores or hides, it ends, and everything with it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.journeys.product import Product, Watch, processes_with
+
+GRACE_SECONDS = 1
+
+
+def test_what_hides_and_ignores_everything_ends(product: Product) -> None:
+    """504 within timeout + grace + 2 s; no grandchild in another session survives."""
+    began = time.monotonic()
+    execution_id = product.submit("stubborn", mark="mark-of-the-stubborn")
+    product.wait_for_log(execution_id, "hidden")
+    with Watch(processes_with("mark-of-the-stubborn")) as hidden:
+        assert len(hidden) == 2
+        execution = product.wait_until_over(execution_id)
+        assert time.monotonic() - began < 2 + GRACE_SECONDS + 2
+        assert hidden.survivors(within_seconds=1) == []
+    assert execution["status"] == "timeout"
+    assert "not yet" in str(product.record(execution_id))
+
+
+@pytest.mark.parametrize("workflow", ["sleep_async", "sleep_sync"])
+def test_code_that_sleeps_ends_by_the_interrupt(product: Product, workflow: str) -> None:
+    """The caller gets 504 at the deadline, without waiting for the grace time."""
+    began = time.monotonic()
+    answer = product.run(workflow)
+    assert (answer.status_code, answer.json()["error"]) == (504, "Timeout")
+    assert "timeout_seconds" in answer.json()["message"]
+    assert time.monotonic() - began < 1 + GRACE_SECONDS
+    assert product.record(answer.headers["X-Execution-Id"])["metadata"]["bifrost"]["status"] == "timeout"
+
+
+def test_a_running_execution_can_be_cancelled(product: Product) -> None:
+    """It ends by the interrupt, says so, and a second cancel is a conflict."""
+    execution_id = product.submit("wait")
+    product.wait_for_log(execution_id, "waiting")
+    assert product.http.post(f"/api/executions/{execution_id}/cancel").status_code == 202
+    execution = product.wait_until_over(execution_id)
+    assert (execution["status"], execution["error_type"]) == ("cancelled", "Cancelled")
+    assert product.record(execution_id)["metadata"]["bifrost"]["status"] == "cancelled"
+    assert product.http.post(f"/api/executions/{execution_id}/cancel").status_code == 409
+
+
+def test_a_stubborn_one_is_cancelled_too(product: Product) -> None:
+    """By the kill after the grace time, its hidden processes included."""
+    execution_id = product.submit("stubborn", mark="mark-of-the-cancelled")
+    product.wait_for_log(execution_id, "hidden")
+    with Watch(processes_with("mark-of-the-cancelled")) as hidden:
+        product.http.post(f"/api/executions/{execution_id}/cancel")
+        assert product.wait_until_over(execution_id)["status"] == "cancelled"
+        assert hidden.survivors(within_seconds=1) == []
