@@ -39,6 +39,8 @@ class Product:
         self._settings = {"dev": True, "lab": False, "portal": False, "port": 0, **settings}
         self._process: subprocess.Popen[str] | None = None
         self._client: httpx.Client | None = None
+        self.said = ""
+        """All that it printed until it ended last."""
 
     # its process
 
@@ -46,13 +48,12 @@ class Product:
         """Start it and return when it says that it is up."""
         self._process = self.launch()
         assert self._process.stdout is not None
-        printed = []
         for line in self._process.stdout:
-            printed.append(line)
+            self.said += line
             if line == UP:
                 break
         else:
-            raise AssertionError(f"the product did not start: {''.join(printed)}")
+            raise AssertionError(f"the product did not start: {self.said}")
         runtime = json.loads((self.home / "runtime.json").read_text())
         self._client = httpx.Client(
             base_url=runtime["url"],
@@ -102,7 +103,8 @@ class Product:
             self._process.send_signal(number)
         status = self._process.wait(30)
         assert self._process.stdout is not None
-        self._process.stdout.close()
+        with self._process.stdout as rest:
+            self.said += rest.read()
         if self._client is not None:
             self._client.close()
         self._process = self._client = None

@@ -130,7 +130,7 @@ def test_events_stand_in_order_for_people_and_machines() -> None:
     """Events are a table, and a list in the metadata of the same cell."""
     finished = read(record.finish(record.compose(job()), closing(events=(event({"level": "info", "message": "hi"}),))))
     cell = part(finished, "events")
-    assert "| 1 | 2026-03-02T09:00:00.000000Z | log | `info: hi` |" in cell.source
+    assert "| 1 | 09:00:00.000 | log | `info: hi` |" in cell.source
     assert cell.metadata.bifrost.events[0].message == "hi"
 
 

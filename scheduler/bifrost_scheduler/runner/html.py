@@ -111,6 +111,7 @@ table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top }
 code, pre { font: .86rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace }
 td code, p code { overflow-wrap: anywhere }
+td:nth-child(4) { min-width: 16rem }
 pre { margin: .4rem 0; padding: .6rem .8rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere }
 div.highlight, .input_area pre { background: var(--wash); border-radius: .4rem }
 div.highlight pre { margin: 0 }

@@ -12,6 +12,7 @@ import json
 import platform
 import re
 import tempfile
+from datetime import UTC
 from typing import Any, Literal
 
 import nbformat
@@ -258,11 +259,15 @@ def _correct_papermill(notebook: NotebookNode, closing: Closing) -> None:
 
 
 def _events_cell(closing: Closing) -> NotebookNode:
+    days = sorted({event.at.astimezone(UTC).date().isoformat() for event in closing.events})
+    shown = "%H:%M:%S.%f" if len(days) == 1 else "%Y-%m-%d %H:%M:%S.%f"
     rows = [
-        f"| {event.seq} | {models.isoformat(event.at)} | {event.type.value} | {code_span(_what(event), table=True)} |"
+        f"| {event.seq} | {event.at.astimezone(UTC).strftime(shown)[:-3]} | {event.type.value} "
+        f"| {code_span(_what(event), table=True)} |"
         for event in closing.events
     ]
-    text = "\n".join(("## Events", "", "| # | time (UTC) | type | what |", "|---|---|---|---|", *rows))
+    heading = f"## Events\n\n{days[0]}, UTC" if len(days) == 1 else "## Events"
+    text = "\n".join((heading, "", "| # | time | type | what |", "|---|---|---|---|", *rows))
     cell = _markdown(text if rows else "## Events\n\nNone.", "events")
     cell["metadata"]["bifrost"]["events"] = from_dict(_kept_events(closing.events))
     return cell
@@ -283,7 +288,11 @@ def _what(event: models.Event) -> str:
         line = f"{body.get('level')}: {body.get('message')}"
         data = body.get("data")
         return _shorten(line if data is None else f"{line} {_compact(data)}", _SHOWN_CHARS)
-    return _shorten(" · ".join(f"{key} {_plain(value)}" for key, value in body.items()), _SHOWN_CHARS)
+    if event.type in _READS:
+        return _shorten(f"{body.get('key') or body.get('name')} from {body.get('scope')}", _SHOWN_CHARS)
+    if "name" in body:
+        return _shorten(f"{body.pop('name')}: {' '.join(map(_compact, body.values()))}", _SHOWN_CHARS)
+    return _shorten(" ".join(_plain(value) for value in body.values() if value is not None), _SHOWN_CHARS)
 
 
 def _kept_events(events: tuple[models.Event, ...]) -> list[dict[str, Any]]:
