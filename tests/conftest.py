@@ -117,9 +117,9 @@ async def tell_secret(context: OrganizationContext, name):
 
 
 @workflow(name="tell_config", description="Show a config value")
-@param("key", type="string", required=True)
-async def tell_config(context: OrganizationContext, key):
-    return {"value": context.get_config(key)}
+@param("name", type="string", required=True)
+async def tell_config(context: OrganizationContext, name):
+    return {"value": context.get_config(name)}
 
 
 @workflow(name="tell_connection", description="Show the token of a connection")
@@ -283,6 +283,7 @@ def run(client: Callable[..., httpx.Client]) -> Callable[..., httpx.Response]:
     def make(
         workflow: str,
         organization: str | None = None,
+        /,
         *,
         key: str = "test",
         headers: Mapping[str, str] | None = None,

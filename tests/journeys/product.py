@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ class Product:
     def __init__(self, folder: Path, workspace: Path, **settings: Any) -> None:
         self.home = folder / "home"
         self.workspace = workspace
+        # Not below `folder`: the path of a Unix socket has 108 bytes.
+        self.temporary = Path(tempfile.mkdtemp(prefix="journey-"))
         self._settings = {"dev": True, "lab": False, "portal": False, "port": 0, **settings}
         self._process: subprocess.Popen[str] | None = None
         self._client: httpx.Client | None = None
@@ -68,6 +72,7 @@ class Product:
         settings = {"home": str(self.home), "workspace": str(self.workspace), **self._settings}
         return subprocess.Popen(
             [sys.executable, "-m", "bifrost_scheduler.web.serve", json.dumps(settings)],
+            env={**os.environ, "TMPDIR": str(self.temporary)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -92,9 +97,10 @@ class Product:
         return self._end(signal.SIGTERM)
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """End whatever still runs, and remove what it leaves behind outside its home."""
         if self._process is not None:
             self._end(signal.SIGKILL)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
@@ -151,7 +157,7 @@ class Product:
                 return
             query = query | {"cursor": page["next_cursor"]}
 
-    def follow(self, execution_id: str) -> Iterator[Json]:
+    def follow(self, execution_id: str) -> Generator[Json, None, None]:
         """The events as they come, until the execution is over."""
         path, accept = f"/api/executions/{execution_id}/events", {"Accept": "text/event-stream"}
         with self.http.stream("GET", path, headers=accept) as stream:

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator
 
 import pytest
 import re2
@@ -69,7 +68,7 @@ def canaries() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def cage(make_product: MakeProduct, canaries: dict[str, str]) -> Iterator[Product]:
+def cage(make_product: MakeProduct, canaries: dict[str, str]) -> Product:
     """A product that keeps the canaries."""
     product = make_product().start()
     for name in ("canary", "canary_pem", "canary_json", "canary_referred"):
@@ -84,7 +83,7 @@ def cage(make_product: MakeProduct, canaries: dict[str, str]) -> Iterator[Produc
         refresh_token=canaries["refresh_token"],
         expires_at="2099-01-01T00:00:00Z",
     )
-    yield product
+    return product
 
 
 @pytest.fixture
@@ -99,6 +98,15 @@ def look_at_execution(hunt: Hunt, product: Product, execution_id: str) -> None:
     hunt.get(product, f"{path}/events", Accept="text/event-stream")
     hunt.get(product, f"{path}/notebook")
     hunt.get(product, f"{path}/notebook", Accept="text/html")
+
+
+def test_the_hunt_finds_what_is_there(hunt: Hunt, canaries: dict[str, str]) -> None:
+    """Whole, by the line, inside an encoding: a hunt that finds nothing means something."""
+    basic = base64.b64encode(f"user:{canaries['token']}".encode())
+    line = canaries["canary_pem"].splitlines()[2].encode()
+    for content in (canaries["canary"].encode(), b"x" + basic, line, json.dumps(canaries["canary_json"]).encode()):
+        hunt.look("here", content)
+    assert len(hunt.hits) == 4
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -22,7 +22,9 @@ def test_nothing_outlives_it_and_the_next_start_accounts_for_all(new_product: Ma
         product.kill()
         assert descendants.survivors(within_seconds=5) == []
 
+    left_behind = set(product.temporary.iterdir())
     product.start()
+    assert not left_behind & set(product.temporary.iterdir()), "the next start removes temporary files of kernels"
     restarted = time.monotonic()
     ended = [product.wait_until_over(execution_id) for execution_id in running]
     assert time.monotonic() - restarted < 30
@@ -67,3 +69,33 @@ def test_an_execution_that_can_end_does_so_during_a_stop(new_product: MakeProduc
     assert product.stop() == 0
     product.start()
     assert product.execution(execution_id)["status"] == "success"
+
+
+def test_a_record_that_cannot_be_written_now_is_written_later(new_product: MakeProduct) -> None:
+    """While the disk takes no record the execution is not over; then it ends as it ended, with what it printed."""
+    product = new_product(lease_seconds=0.5).start()
+    records, aside = product.home / "records", product.home / "aside"
+    records.rename(aside)
+    records.touch()
+    execution_id = product.submit("heavy_checkpoint", size=1)
+    events = product.follow(execution_id)
+    assert [next(events)["type"] for _ in range(3)] == ["status", "status", "checkpoint"]
+    while "could not be finished yet" not in (product.home / "logs" / "bifrost.log").read_text():
+        assert product.execution(execution_id)["status"] == "running"
+    records.unlink()
+    aside.rename(records)
+    assert [event["status"] for event in events] == ["success"]
+    assert product.record(execution_id)["metadata"]["bifrost"]["status"] == "success"
+
+
+def test_a_stop_amid_a_burst_ends_in_time(new_product: MakeProduct) -> None:
+    """What was claimed in that very moment gets no more grace than the rest; what waited still waits afterwards."""
+    product = new_product(shutdown_seconds=6, max_concurrent_executions=4).start()
+    ids = [product.submit("wait") for _ in range(12)]
+    began = time.monotonic()
+    assert product.stop() == 0
+    assert time.monotonic() - began < 15
+    product.start()
+    statuses = [product.execution(execution_id)["status"] for execution_id in ids]
+    assert statuses[:4] == ["crashed"] * 4
+    assert set(statuses[4:]) <= {"pending", "running"}

@@ -27,13 +27,15 @@ def test_what_hides_and_ignores_everything_ends(product: Product) -> None:
 
 @pytest.mark.parametrize("workflow", ["sleep_async", "sleep_sync"])
 def test_code_that_sleeps_ends_by_the_interrupt(product: Product, workflow: str) -> None:
-    """The caller gets 504 at the deadline, without waiting for the grace time."""
-    began = time.monotonic()
+    """The caller gets 504 at the deadline; the code was interrupted and not killed."""
     answer = product.run(workflow)
     assert (answer.status_code, answer.json()["error"]) == (504, "Timeout")
     assert "timeout_seconds" in answer.json()["message"]
-    assert time.monotonic() - began < 1 + GRACE_SECONDS
-    assert product.record(answer.headers["X-Execution-Id"])["metadata"]["bifrost"]["status"] == "timeout"
+    record = product.record(answer.headers["X-Execution-Id"])
+    assert record["metadata"]["bifrost"]["status"] == "timeout"
+    raised = {output.get("ename") for cell in record["cells"] for output in cell.get("outputs", ())}
+    assert raised & {"KeyboardInterrupt", "CancelledError"}
+    assert "KernelDied" not in raised
 
 
 def test_a_running_execution_can_be_cancelled(product: Product) -> None:

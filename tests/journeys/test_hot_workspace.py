@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def test_a_module_beside_it_counts_too(product: Product, save: Save) -> None:
         ("bad_syntax", workflow_text("bad_syntax", "return ("), None, "never closed"),
         ("bad_param", workflow_text("bad_param", "return 1", params='@param("other")'), "bad_param", "other"),
         ("bad_exit", "raise SystemExit(0)\n", None, "SystemExit"),
+        ("bad_end", "import os\nos._exit(0)\n", None, "ended the interpreter"),
     ],
 )
 def test_a_broken_file_is_listed_and_takes_nothing_down(
@@ -128,7 +129,7 @@ def test_a_provider_of_the_workspace_replaces_a_builtin(product: Product, save: 
 
 
 @pytest.fixture
-def save_notebook(save: Save) -> Iterator[Callable[..., None]]:
+def save_notebook(save: Save) -> Callable[..., None]:
     """Save a notebook of these code cells that is the workflow `report`; the first cell holds its inputs."""
 
     def write(*sources: str) -> None:
@@ -137,7 +138,7 @@ def save_notebook(save: Save) -> Iterator[Callable[..., None]]:
         about = {"bifrost": {"name": "report", "description": "A report"}}
         save("workflows/report.ipynb", nbformat.writes(new_notebook(cells=cells, metadata=about)))
 
-    yield write
+    return write
 
 
 INPUTS = "customer: str = 'nobody'  # Whom it is about\ncount: int = 2"

@@ -20,7 +20,7 @@ from bifrost_scheduler import ledger
 from bifrost_scheduler.store.sqlite import SqliteStore
 from tests.journeys.product import FINAL, MakeProduct, Product, lines_of
 
-KILLS = int(os.environ.get("BIFROST_KILLS", "20"))
+KILLS = int(os.environ.get("BIFROST_KILLS", "15"))
 SEED = int(os.environ.get("BIFROST_KILLS_SEED", "20261122"))
 VICTIMS = ("control plane", "fork server", "engine worker", "kernel")
 BATCH = 4

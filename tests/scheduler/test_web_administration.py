@@ -50,7 +50,9 @@ def test_organization(client: Client, organization: str) -> None:
     assert organization in [row["id"] for row in one.get("/api/organizations?limit=200").json()["items"]]
 
 
-@pytest.mark.parametrize("id_", ["", "GLOBAL", "global", "*", "a b", "../x", "a/b", "ä", "x" * 64, "a\n", "-a", 1, None])
+@pytest.mark.parametrize(
+    "id_", ["", "GLOBAL", "global", "*", "a b", "../x", "a/b", "ä", "x" * 64, "a\n", "-a", 1, None]
+)
 def test_wrong_organization_id(client: Client, id_: Any) -> None:
     """An id that could mean something else is refused."""
     assert code_of(client().post("/api/organizations", json={"id": id_, "name": "N"})) == (400, "ValidationError")
@@ -73,7 +75,13 @@ def test_inactive_organization(run: Run, client: Client, new_key: NewKey, organi
     key = new_key(organization, permissions=EVERYTHING)
     id_ = run("nothing", organization).headers["X-Execution-Id"]
     one = client(key, organization)
-    paths = ["/api/executions", "/api/config", "/api/keys", f"/api/executions/{id_}", f"/api/organizations/{organization}"]
+    paths = [
+        "/api/executions",
+        "/api/config",
+        "/api/keys",
+        f"/api/executions/{id_}",
+        f"/api/organizations/{organization}",
+    ]
     client().patch(f"/api/organizations/{organization}", json={"active": False}).raise_for_status()
     assert [one.get(path).status_code for path in paths] == [404] * len(paths)
     assert run("nothing", organization, key=key).status_code == 404
@@ -266,17 +274,17 @@ def test_config_falls_back(run: Run, client: Client, organization: str, neighbou
     """An organization's value covers the global one, even when it is empty; without one the global value counts."""
     client().put("/api/config/fallback?scope=GLOBAL", json={"value": "global"}).raise_for_status()
     client("test", organization).put("/api/config/fallback", json={"value": ""}).raise_for_status()
-    assert run("tell_config", organization, key="fallback").json() == {"value": ""}
-    assert run("tell_config", neighbour, key="fallback").json() == {"value": "global"}
+    assert run("tell_config", organization, name="fallback").json() == {"value": ""}
+    assert run("tell_config", neighbour, name="fallback").json() == {"value": "global"}
     client("test", organization).delete("/api/config/fallback").raise_for_status()
-    assert run("tell_config", organization, key="fallback").json() == {"value": "global"}
+    assert run("tell_config", organization, name="fallback").json() == {"value": "global"}
 
 
 def test_config_of_a_neighbour(run: Run, client: Client, organization: str, neighbour: str) -> None:
     """Config of another organization is there for nobody else."""
     client("test", neighbour).put("/api/config/private", json={"value": "theirs"}).raise_for_status()
     assert client("test", organization).get("/api/config/private").status_code == 404
-    response = run("tell_config", organization, key="private")
+    response = run("tell_config", organization, name="private")
     assert (response.status_code, "theirs" in response.text) == (500, False)
 
 
@@ -331,7 +339,7 @@ def test_reference_to_a_secret(run: Run, client: Client, organization: str) -> N
     client("test", organization).put("/api/secrets/referred", json={"value": "text-of-own"}).raise_for_status()
     body = {"type": "secret_ref", "value": "referred"}
     client().put("/api/config/reference?scope=GLOBAL", json=body).raise_for_status()
-    response = run("tell_config", organization, key="reference")
+    response = run("tell_config", organization, name="reference")
     assert response.json() == {"value": "***"}
     page = client().get(f"/api/executions/{response.headers['X-Execution-Id']}/events").text
     assert '"scope":"GLOBAL"' in page.replace(" ", "")
@@ -446,5 +454,7 @@ def test_workflows_of_a_key(client: Client, new_key: NewKey, organization: str) 
 
 def test_workflows_by_category_and_tag(client: Client) -> None:
     """The list can be narrowed to a category and a tag."""
-    names = [row["name"] for row in client().get("/api/workflows?category=Examples&tag=demo").json()["items"]]
+    names = [
+        row["name"] for row in client().get("/api/workflows?category=Examples&tag=getting-started").json()["items"]
+    ]
     assert names == ["hello_world"]

@@ -106,8 +106,9 @@ def test_docs_load_nothing_from_elsewhere(client: Client) -> None:
     assert re.findall(r"url\((?!['\"]?data:)[^)]*\)|@import", styles) == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[playwright.Browser]:
+    """A real browser; not shared, since Playwright keeps an event loop in this thread while it is open."""
     if not CHROMIUM.exists():
         pytest.skip("Chromium is not installed.")
     with playwright.sync_playwright() as started:
@@ -116,7 +117,7 @@ def browser() -> Iterator[playwright.Browser]:
         opened.close()
 
 
-def test_docs_in_a_browser(browser: playwright.Browser, control_plane: Any, tmp_path: Path) -> None:
+def test_docs_in_a_browser(browser: playwright.Browser, control_plane: Any) -> None:
     """In a real browser the page shows every group of operations, breaks no policy and asks no other server."""
     page = browser.new_page()
     asked: list[str] = []

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -116,10 +117,9 @@ class Runner:
         self._threads = ThreadPoolExecutor(settings.max_concurrent_executions, thread_name_prefix="execution")
         self._live: dict[str, Live] = {}
         self._live_lock = threading.Lock()
-        self._loops = [
-            threading.Thread(target=self._claim_loop, name="claims", daemon=True),
-            threading.Thread(target=self._lease_loop, name="leases", daemon=True),
-        ]
+        self._unfinished: dict[str, Callable[[], None]] = {}
+        self._claims = threading.Thread(target=self._claim_loop, name="claims", daemon=True)
+        self._leases = threading.Thread(target=self._lease_loop, name="leases", daemon=True)
 
     # start and stop
 
@@ -128,17 +128,23 @@ class Runner:
         self._executions.on_pending = self._wake.set
         self._executions.on_cancel = self.cancel
         threading.Thread(target=self._recover, name="recovery", daemon=True).start()
-        for loop in self._loops:
-            loop.start()
+        self._claims.start()
+        self._leases.start()
 
     def stop(self) -> None:
         """Claim nothing more, let running executions end within the grace, then end them as `crashed`."""
         self._stopping.set()
         self._wake.set()
         for live in self._snapshot_live():
-            live.end_after(max(0.0, self._settings.shutdown_seconds - self._settings.grace_seconds - 3), Ending.STOPPED)
-            live.grace_seconds = min(live.grace_seconds, 2.0)
+            self._end_soon(live)
+        if self._claims.is_alive():
+            # What it has claimed is to be run; it ends as soon as a slot is free.
+            self._claims.join()
         self._threads.shutdown(wait=True)
+
+    def _end_soon(self, live: Live) -> None:
+        live.end_after(max(0.0, self._settings.shutdown_seconds - self._settings.grace_seconds - 3), Ending.STOPPED)
+        live.grace_seconds = min(live.grace_seconds, 2.0)
 
     def cancel(self, execution_id: str) -> None:
         """End a running execution as `cancelled`."""
@@ -180,6 +186,8 @@ class Runner:
 
     def _lease_loop(self) -> None:
         while not self._stopping.wait(self._settings.lease_seconds / 3):
+            for finish_again in list(self._unfinished.values()):
+                finish_again()
             try:
                 until = datetime.now(UTC) + timedelta(seconds=self._settings.lease_seconds)
                 self._store.renew_leases(owner=self.owner, until=until)
@@ -197,8 +205,6 @@ class Runner:
     def _run_and_free(self, execution: contract.Execution) -> None:
         try:
             self._run(execution)
-        except errors.Conflict as error:
-            log.warning("the execution was ended by another", execution=execution.id, reason=error.message)
         except Exception as error:  # the edge of the worker: whatever happens, the execution gets an outcome
             log.error("an execution could not be run", execution=execution.id, exc_info=error)
             self._finish_guarded(execution, outcomes.crashed(_reason(error)))
@@ -215,6 +221,8 @@ class Runner:
             live, token = self._open(kernel, _grant(execution))
             with self._live_lock:
                 self._live[execution.id] = live
+            if self._stopping.is_set():
+                self._end_soon(live)
             try:
                 kernel.configure(jobs.execution_setup(token, execution, metadata, organization, snapshot))
                 live.end_after(metadata.timeout_seconds, Ending.TIMEOUT)
@@ -229,7 +237,7 @@ class Runner:
                     self._live.pop(execution.id, None)
         outcome = outcomes.decide(live.door.report, executed, ending, metadata.timeout_seconds, exit_status)
         record = self._seal(job, jobs.closing(execution, outcome, self._events(execution), live.door.report))
-        self._finish(execution, outcome, record)
+        self._finish_guarded(execution, outcome, record)
 
     def _seal(self, job: Job, closing_: Closing) -> bytes:
         try:
@@ -267,12 +275,24 @@ class Runner:
         finished = self._executions.finish(execution, outcome, record)
         self._metrics.execution_finished(finished.status, finished.trigger, (finished.duration_ms or 0) / 1000)
 
-    def _finish_guarded(self, execution: contract.Execution, outcome: contract.Outcome) -> None:
-        """Give an outcome to what could not be run to its end; a failure here is only logged: recovery comes again."""
+    def _finish_guarded(
+        self, execution: contract.Execution, outcome: contract.Outcome, record: bytes | None = None
+    ) -> None:
+        """End it; what cannot be written now (a full disk) is tried again while this control plane lives.
+
+        Args:
+            record: None makes it of the events.
+        """
         try:
-            self._finish(execution, outcome, self.record_unrun(execution, outcome))
-        except errors.BifrostError as error:
-            log.error("an execution could not be finished", execution=execution.id, reason=error.message)
+            record = record or self.record_unrun(execution, outcome)
+            self._finish(execution, outcome, record)
+        except errors.Conflict as error:
+            log.warning("the execution was ended by another", execution=execution.id, reason=error.message)
+        except Exception as error:  # the edge of the worker: an execution must not say `running` for ever
+            log.error("an execution could not be finished yet", execution=execution.id, exc_info=error)
+            self._unfinished[execution.id] = partial(self._finish_guarded, execution, outcome, record)
+            return
+        self._unfinished.pop(execution.id, None)
 
     def record_unrun(self, execution: contract.Execution, outcome: contract.Outcome) -> bytes:
         """The record of an execution without a kernel: made of its events alone."""

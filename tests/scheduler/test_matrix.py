@@ -1,0 +1,258 @@
+"""Who may do what where: every route, for four kinds of callers, in four kinds of organizations (contract §4, §10).
+
+The routes come from the application itself. A route without an expectation here fails the test: whoever adds one says
+who may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from bifrost_kernel import models
+from bifrost_scheduler.web import app as web
+
+CALLERS = ("default", "reader", "full", "developer")
+PERMISSIONS: dict[str, list[str] | None] = {
+    "default": None,
+    "reader": ["canViewHistory"],
+    "full": [permission.value for permission in models.Permission],
+}
+ANY_SHAPE = (
+    "x",
+    "-",
+    "0" * 16,
+    "01970000-0000-7000-8000-000000000000",
+    "x" * 10_000,
+    "a%2Fb",
+    "%00",
+    "a%00b",
+    "%FF",
+    "..x",
+)
+
+
+class Expected(NamedTuple):
+    """The answer in the caller's own organization, by caller; `body` makes the request a right one.
+
+    `where` says what ties the route to an organization: its `header`, an id in its `path`, or nothing.
+    """
+
+    default: int
+    reader: int
+    full: int
+    developer: int
+    where: str = "header"
+    body: dict[str, Any] | None = None
+
+
+CONNECTION = {"oauth_flow_type": "client_credentials", "client_id": "client"}
+
+EXPECTED = {
+    "POST /api/workflows/{name}": Expected(200, 403, 200, 200, body={}),
+    "GET /api/workflows": Expected(200, 200, 200, 200, "nothing"),
+    "GET /api/workflows/{name}": Expected(200, 200, 200, 200, "nothing"),
+    "GET /api/data-providers/{name}": Expected(200, 403, 200, 200),
+    "GET /api/executions": Expected(200, 200, 200, 200),
+    "GET /api/executions/{execution_id}": Expected(200, 200, 200, 200, "path"),
+    "GET /api/executions/{execution_id}/events": Expected(200, 200, 200, 200, "path"),
+    "GET /api/executions/{execution_id}/notebook": Expected(200, 200, 200, 200, "path"),
+    # It is over, and the developer asked for it: whoever may decide is told 409, and he that it is his own.
+    "POST /api/executions/{execution_id}/cancel": Expected(409, 403, 409, 409, "path"),
+    "POST /api/executions/{execution_id}/rerun": Expected(200, 403, 200, 200, "path"),
+    "POST /api/executions/{execution_id}/approve": Expected(403, 403, 409, 403, "path"),
+    "POST /api/executions/{execution_id}/reject": Expected(403, 403, 409, 403, "path"),
+    "POST /api/organizations": Expected(403, 403, 403, 409, "nothing", {"id": "test-org-active", "name": "Twice"}),
+    "GET /api/organizations": Expected(200, 200, 200, 200, "nothing"),
+    "GET /api/organizations/{organization_id}": Expected(200, 200, 200, 200, "path"),
+    "PATCH /api/organizations/{organization_id}": Expected(403, 403, 403, 200, "path", {"active": True}),
+    "POST /api/keys": Expected(403, 403, 201, 201, "body", {"name": "k", "permissions": ["canViewHistory"]}),
+    "GET /api/keys": Expected(403, 403, 200, 200),
+    "DELETE /api/keys/{key_id}": Expected(403, 403, 204, 204, "path"),
+    "PUT /api/config/{key}": Expected(403, 403, 200, 200, body={"value": "v"}),
+    "GET /api/config": Expected(403, 403, 200, 200),
+    "GET /api/config/{key}": Expected(403, 403, 200, 200),
+    "DELETE /api/config/{key}": Expected(403, 403, 204, 204),
+    "PUT /api/secrets/{name}": Expected(403, 403, 200, 200, body={"value": "long-enough"}),
+    "GET /api/secrets": Expected(403, 403, 200, 200),
+    "DELETE /api/secrets/{name}": Expected(403, 403, 204, 204),
+    "PUT /api/connections/{name}": Expected(403, 403, 200, 200, body=CONNECTION),
+    "GET /api/connections": Expected(403, 403, 200, 200),
+    "DELETE /api/connections/{name}": Expected(403, 403, 204, 204),
+    "POST /api/authoring-sessions": Expected(403, 403, 403, 201, "nothing", {}),
+    "GET /api/health": Expected(200, 200, 200, 200, "nothing"),
+    "GET /metrics": Expected(403, 403, 403, 200, "nothing"),
+    "GET /api/audit": Expected(403, 403, 403, 200, "nothing"),
+}
+OPEN = {"GET /api/health", "GET /metrics"}
+"""Routes that answer without a key (the metrics in development only)."""
+
+ROUTES = sorted(
+    f"{method} {route.path}"
+    for router in web.ROUTERS
+    for route in router.routes
+    if isinstance(route, APIRoute)
+    for method in route.methods
+)
+
+
+def known(route: str) -> Expected:
+    assert route in EXPECTED, f"{route} is new: say in EXPECTED who may use it."
+    return EXPECTED[route]
+
+
+class Things(NamedTuple):
+    """One organization with something of every kind in it."""
+
+    organization: str
+    execution_id: str
+    key_id: str
+
+    def path(self, route: str) -> str:
+        names = {"/api/workflows": "nothing", "/api/data-providers": "get_colors"}
+        path = route.partition(" ")[2]
+        return path.format(
+            name=next((name for prefix, name in names.items() if path.startswith(prefix)), "known"),
+            key="known",
+            execution_id=self.execution_id,
+            organization_id=self.organization,
+            key_id=self.key_id,
+        )
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self
+
+
+@pytest.fixture
+def furnish(
+    client: Callable[..., httpx.Client],
+    new_organization: Callable[[], str],
+    new_key: Callable[..., str],
+    run: Callable[..., httpx.Response],
+) -> Callable[[str], Things]:
+    """An organization in which the thing that a route is about is there."""
+
+    def make(route: str) -> Things:
+        organization, execution_id, key_id = new_organization(), "none", "none"
+        one = client("test", organization)
+        if "/executions" in route:
+            execution_id = run("nothing", organization).headers["X-Execution-Id"]
+        if "{key_id}" in route:
+            key_id = new_key(organization).split("_")[1]
+        for kind, body in {
+            "config": {"value": "v"},
+            "secrets": {"value": "long-enough"},
+            "connections": CONNECTION,
+        }.items():
+            if f"/{kind}/" in route:
+                one.put(f"/api/{kind}/known", json=body).raise_for_status()
+        return Things(organization, execution_id, key_id)
+
+    return make
+
+
+@pytest.fixture
+def ask(client: Callable[..., httpx.Client]) -> Callable[..., httpx.Response]:
+    """`ask(route, key, things)`: a right request to a route about these things."""
+
+    def make(route: str, key: str | None, things: Things, path: str | None = None) -> httpx.Response:
+        expected = known(route)
+        body = expected.body
+        if expected.where == "body" and body is not None:
+            body = {**body, "organizations": [things.organization]}
+        header = things.organization if expected.where == "header" else None
+        return client(key, header).request(route.partition(" ")[0], path or things.path(route), json=body)
+
+    return make
+
+
+@pytest.fixture
+def keys(new_key: Callable[..., str]) -> Callable[[str, str], str]:
+    """The key of a caller in an organization."""
+
+    def make(caller: str, organization: str) -> str:
+        if caller == "developer":
+            return "test"
+        permissions = PERMISSIONS[caller]
+        return new_key(organization, **({"permissions": permissions} if permissions else {}))
+
+    return make
+
+
+def test_every_route_is_expected() -> None:
+    """The expectations are those of the routes that there are: none is missing, none is left over."""
+    assert sorted(EXPECTED) == ROUTES
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", ROUTES)
+def test_own_organization(
+    ask: Callable[..., httpx.Response],
+    keys: Callable[..., str],
+    furnish: Callable[[str], Things],
+    route: str,
+    caller: str,
+) -> None:
+    """In their own organization callers may do what their permissions say and nothing else."""
+    things = furnish(route)
+    response = ask(route, keys(caller, things.organization), things)
+    assert response.status_code == getattr(known(route), caller), response.text
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if known(route).where != "nothing"])
+def test_foreign_is_unknown(
+    ask: Callable[..., httpx.Response], keys: Callable[..., str], furnish: Callable[[str], Things], route: str
+) -> None:
+    """What is another organization's and what never was give the same 404, byte for byte but for the id."""
+    own, foreign = furnish(route), furnish(route)
+    never = Things("organization-never", "01970000-0000-7000-8000-000000000000", "0123456789abcdef")
+    for caller in ("default", "reader", "full"):
+        key = keys(caller, own.organization)
+        answers = [(ask(route, key, things), things) for things in (foreign, never)]
+        assert [answer.status_code for answer, _ in answers] == [404, 404], answers[0][0].text
+        assert len({_without(answer.text, things.ids) for answer, things in answers}) == 1
+
+
+@pytest.mark.parametrize("shape", ANY_SHAPE)
+@pytest.mark.parametrize("route", [route for route in ROUTES if known(route).where == "path"])
+def test_ids_of_any_shape(ask: Callable[..., httpx.Response], route: str, shape: str, control_plane: Any) -> None:
+    """An id that could not be one is unknown: 404, for PlatformAdmins as well."""
+    things = Things("nowhere", "nothing", "nobody")
+    path = things.path(route)
+    for id_ in things.ids:
+        path = path.replace(f"/{id_}", f"/{shape}")
+    response = ask(route, "test", things, path)
+    assert (response.status_code, response.json()["error"]) == (404, "NotFound")
+
+
+@pytest.mark.parametrize("organization", ["", "x" * 10_000, "..", "*", "global", "%00", "é"])
+@pytest.mark.parametrize("route", [route for route in ROUTES if known(route).where == "header"])
+def test_organizations_of_any_shape(
+    client: Callable[..., httpx.Client], new_key: Callable[..., str], organization: str, route: str
+) -> None:
+    """A header that names no organization of the key is 404, an empty one names none."""
+    things = Things("test-org-active", "nothing", "nobody")
+    one = client(new_key("test-org-active", permissions=PERMISSIONS["full"]))
+    headers = {"X-Organization-Id": organization.encode()}
+    response = one.request(route.partition(" ")[0], things.path(route), json=known(route).body, headers=headers)
+    assert response.status_code in ((200, 400, 403, 404) if not organization else (404,)), response.text
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route not in OPEN])
+def test_key_is_needed(ask: Callable[..., httpx.Response], client: Callable[..., httpx.Client], route: str) -> None:
+    """Without a key, with a wrong one, and with one in the address, every route is 401."""
+    things = Things("test-org-active", "nothing", "nobody")
+    assert [ask(route, key, things).status_code for key in (None, "wrong")] == [401, 401]
+    address = f"{things.path(route)}?x-functions-key=test&code=test&key=test"
+    assert ask(route, None, things, address).status_code == 401
+
+
+def _without(text: str, ids: tuple[str, ...]) -> str:
+    for id_ in ids:
+        text = text.replace(id_, "…")
+    return text
