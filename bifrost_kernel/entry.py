@@ -152,14 +152,15 @@ async def call(function: Callable[..., Any], given: context.OrganizationContext,
 
 
 def finish_notebook(value: Any = None) -> Any:
-    """Report the value of a notebook's last expression as its result, or what `context.set_result` was given.
+    """Report what `context.set_result` was given, else the value of a notebook's last expression, as its result.
 
     Raises:
         WorkflowError: it has no JSON form.
     """
     __tracebackhide__ = True
     try:
-        result = _result(value, get_context())
+        was_set, given = get_context().find_result()
+        result = given if was_set else jsonable.to_json(value, path="result")
         _broker().call("result", value=result)
     except BaseException as error:
         report_failure(error)

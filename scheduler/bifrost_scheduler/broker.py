@@ -115,9 +115,10 @@ class Door:
             return {"id": number, "error": {"code": "InternalError", "message": "The broker failed.", "details": None}}
 
     def _perform(self, request: dict[str, Any]) -> Any:
-        operation = self.operations().get(request.get("op", ""))
+        name = request.get("op")
+        operation = self.operations().get(name) if isinstance(name, str) else None
         if operation is None:
-            raise errors.ValidationError(f"The broker knows no operation {request.get('op')!r}.")
+            raise errors.ValidationError(f"The broker knows no operation {repr(name)[:100]}.")
         if not self.is_open():
             raise errors.Conflict(f"The execution {self.subject.execution_id} is over.")
         arguments = {name: value for name, value in request.items() if name not in ("id", "op")}

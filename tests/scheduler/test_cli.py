@@ -162,7 +162,7 @@ def test_executions(bifrost: Bifrost, run: Callable[..., httpx.Response], organi
     assert [event["type"] for event in document(bifrost("executions", "logs", id_, "--json"))].count("log") == 1
     assert "first" in bifrost("executions", "logs", id_, "--follow").stdout
     assert json.loads(bifrost("executions", "notebook", id_, "-o", "-").stdout)["nbformat"] == 4
-    assert bifrost("executions", "notebook", id_, "--html", "-o", "-").stdout.startswith("<!DOCTYPE html>")
+    assert bifrost("executions", "notebook", id_, "--html", "-o", "-").stdout.startswith("<!doctype html>")
 
 
 def test_steering(bifrost: Bifrost, run: Callable[..., httpx.Response], organization: str) -> None:

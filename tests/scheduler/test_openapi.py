@@ -23,6 +23,7 @@ CHECKS = [
     checks.content_type_conformance,
     checks.response_headers_conformance,
     checks.response_schema_conformance,
+    checks.negative_data_rejection,
 ]
 OPEN = {"get_health", "get_metrics"}
 """Operations that need no key (the metrics in development only)."""

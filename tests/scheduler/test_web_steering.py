@@ -56,15 +56,13 @@ def test_cancel_what_is_over(act: Any, run: Run, organization: str) -> None:
     assert act("cancel", run("nothing", organization).headers["X-Execution-Id"]).status_code == 409
 
 
-def test_waiting_call_of_a_cancelled_execution(
-    client: Client, occupy: Any, organization: str, control_plane: Any
-) -> None:
-    """Whoever asks again for a cancelled execution is told 409, with the execution."""
+def test_call_for_a_cancelled_execution(act: Any, client: Client, new_key: NewKey, organization: str) -> None:
+    """Whoever calls for an execution that was cancelled is told 409, with the execution."""
     one = client("test", organization, **{"Idempotency-Key": "cancelled"})
-    first = one.post("/api/workflows/waiting", json={}).json()["execution_id"]
-    one.post(f"/api/executions/{first}/cancel").raise_for_status()
-    again = one.post("/api/workflows/waiting", json={})
-    assert (again.status_code, again.json()["execution_id"]) == (202, first)
+    id_ = one.post("/api/workflows/guarded", json={}).json()["execution_id"]
+    act("reject", id_, new_key(organization, permissions=APPROVER)).raise_for_status()
+    again = one.post("/api/workflows/guarded", json={})
+    assert (again.status_code, again.json()["error"], again.json()["execution_id"]) == (409, "Conflict", id_)
 
 
 @pytest.mark.parametrize("permissions", [["canViewHistory"], ["canViewHistory", "canManageConfig"]])

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import httpx
 import typer
@@ -20,6 +21,11 @@ UNREACHABLE = 3
 
 DEFAULT_URL = "http://127.0.0.1:7071"
 TIMEOUT = httpx.Timeout(None, connect=5.0)
+
+
+def address(*parts: str) -> str:
+    """The address made of these parts; what a person typed is one part and never more."""
+    return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
 class Client:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bifrost_scheduler.cli.client import Client
+from bifrost_scheduler.cli.client import Client, address
 from bifrost_scheduler.cli.options import AsJson, Organization
 from bifrost_scheduler.cli.output import cell, console, print_fields, print_json, print_table
 
@@ -50,8 +50,8 @@ def list_executions(
 def show(execution_id: ExecutionId, as_json: AsJson = False) -> None:
     """One execution with its events."""
     client = Client()
-    envelope = client.call("GET", f"/api/executions/{execution_id}").json()
-    events = list(client.items(f"/api/executions/{execution_id}/events"))
+    envelope = client.call("GET", address("api", "executions", execution_id)).json()
+    events = list(client.items(address("api", "executions", execution_id, "events")))
     if as_json:
         print_json({**envelope, "events": events})
         return
@@ -68,10 +68,10 @@ def logs(
     """The events of an execution."""
     client = Client()
     if follow:
-        for line in client.stream(f"/api/executions/{execution_id}/events"):
+        for line in client.stream(address("api", "executions", execution_id, "events")):
             print_event(json.loads(line))
         return
-    events = list(client.items(f"/api/executions/{execution_id}/events"))
+    events = list(client.items(address("api", "executions", execution_id, "events")))
     print_json(events) if as_json else print_events(events)
 
 
@@ -97,7 +97,7 @@ def reject(execution_id: ExecutionId, as_json: AsJson = False) -> None:
 def rerun(execution_id: ExecutionId, as_json: AsJson = False) -> None:
     """Run it again with the same inputs and the code of now."""
     response = Client().call(
-        "POST", f"/api/executions/{execution_id}/rerun", headers={"Prefer": "return=representation"}
+        "POST", address("api", "executions", execution_id, "rerun"), headers={"Prefer": "return=representation"}
     )
     print_json(response.json()) if as_json else print_execution(response.json())
 
@@ -110,7 +110,9 @@ def notebook(
 ) -> None:
     """Save the record of an execution."""
     accept = "text/html" if html else "application/x-ipynb+json"
-    record = Client().call("GET", f"/api/executions/{execution_id}/notebook", headers={"Accept": accept}).content
+    record = (
+        Client().call("GET", address("api", "executions", execution_id, "notebook"), headers={"Accept": accept}).content
+    )
     target = output or Path(f"{execution_id}.{'html' if html else 'ipynb'}")
     if str(target) == "-":
         typer.echo(record.decode())
@@ -120,7 +122,7 @@ def notebook(
 
 
 def _act(execution_id: str, act: str, as_json: bool) -> None:
-    envelope = Client().call("POST", f"/api/executions/{execution_id}/{act}").json()
+    envelope = Client().call("POST", address("api", "executions", execution_id, act)).json()
     print_json(envelope) if as_json else print_execution(envelope)
 
 

@@ -17,7 +17,7 @@ import typer
 from bifrost_scheduler import __version__
 from bifrost_scheduler.cli import client as clients
 from bifrost_scheduler.cli import doctor, executions
-from bifrost_scheduler.cli.client import Client
+from bifrost_scheduler.cli.client import Client, address
 from bifrost_scheduler.cli.options import AsJson, GlobalScope, Organization, scope_of
 from bifrost_scheduler.cli.output import print_fields, print_json, print_table
 
@@ -96,7 +96,7 @@ def run(
 ) -> None:
     """Run a workflow and print its result."""
     headers = {"Prefer": "respond-async" if detached else "return=representation"}
-    response = Client(org).call("POST", f"/api/workflows/{name}", json=_inputs(inputs or []), headers=headers)
+    response = Client(org).call("POST", address("api", "workflows", name), json=_inputs(inputs or []), headers=headers)
     envelope = response.json()
     if as_json:
         print_json(envelope if response.status_code == 202 else envelope["result"])
@@ -167,13 +167,13 @@ def list_organizations(as_json: AsJson = False) -> None:
 @orgs.command("deactivate")
 def deactivate_organization(id: str, as_json: AsJson = False) -> None:
     """Switch an organization off; nothing of it is lost."""
-    _show(Client().call("PATCH", f"/api/organizations/{id}", json={"active": False}).json(), as_json)
+    _show(Client().call("PATCH", address("api", "organizations", id), json={"active": False}).json(), as_json)
 
 
 @orgs.command("activate")
 def activate_organization(id: str, as_json: AsJson = False) -> None:
     """Switch an organization on again."""
-    _show(Client().call("PATCH", f"/api/organizations/{id}", json={"active": True}).json(), as_json)
+    _show(Client().call("PATCH", address("api", "organizations", id), json={"active": True}).json(), as_json)
 
 
 @keys.command("add")
@@ -212,7 +212,7 @@ def list_keys(org: Organization = None, as_json: AsJson = False) -> None:
 @keys.command("delete")
 def delete_key(id: str) -> None:
     """End a key."""
-    Client().call("DELETE", f"/api/keys/{id}")
+    Client().call("DELETE", address("api", "keys", id))
 
 
 @config.command("set")
@@ -227,7 +227,7 @@ def set_config(
     """Set a config value."""
     body = {"type": type, "value": value}
     client, scope = Client(org), scope_of(org, everywhere)
-    _show(client.call("PUT", f"/api/config/{key}", json=body, params=scope).json(), as_json)
+    _show(client.call("PUT", address("api", "config", key), json=body, params=scope).json(), as_json)
 
 
 @config.command("list")
@@ -244,7 +244,7 @@ def list_config(org: Organization = None, everywhere: GlobalScope = False, as_js
 @config.command("delete")
 def delete_config(key: str, org: Organization = None, everywhere: GlobalScope = False) -> None:
     """Remove a config value."""
-    Client(org).call("DELETE", f"/api/config/{key}", params=scope_of(org, everywhere))
+    Client(org).call("DELETE", address("api", "config", key), params=scope_of(org, everywhere))
 
 
 @secrets.command("set")
@@ -252,7 +252,7 @@ def set_secret(name: str, org: Organization = None, everywhere: GlobalScope = Fa
     """Set a secret; its value is read from standard input, so that it stands in no shell history."""
     body = {"value": _read_secret()}
     client, scope = Client(org), scope_of(org, everywhere)
-    _show(client.call("PUT", f"/api/secrets/{name}", json=body, params=scope).json(), as_json)
+    _show(client.call("PUT", address("api", "secrets", name), json=body, params=scope).json(), as_json)
 
 
 @secrets.command("list")
@@ -269,7 +269,7 @@ def list_secrets(org: Organization = None, everywhere: GlobalScope = False, as_j
 @secrets.command("delete")
 def delete_secret(name: str, org: Organization = None, everywhere: GlobalScope = False) -> None:
     """Remove a secret."""
-    Client(org).call("DELETE", f"/api/secrets/{name}", params=scope_of(org, everywhere))
+    Client(org).call("DELETE", address("api", "secrets", name), params=scope_of(org, everywhere))
 
 
 @connections.command("list")

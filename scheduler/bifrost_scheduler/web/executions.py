@@ -21,7 +21,7 @@ from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, decode_p
 from bifrost_scheduler.web.answers import problems as documented
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
 from bifrost_scheduler.web.schemas import EventShape, Instant, Page
-from bifrost_scheduler.web.waiting import wait_for_news, wait_until_final
+from bifrost_scheduler.web.waiting import listening, wait_until_final
 
 router = APIRouter(prefix="/api", tags=["executions"])
 
@@ -224,14 +224,17 @@ async def list_events(
 
 
 async def _live(services: Services, execution: contract.Execution, after: int) -> AsyncIterator[ServerSentEvent]:
-    async for _ in wait_for_news(services.signals, execution.id):
-        current = await run_in_threadpool(services.store.find_execution, execution.id)
-        while events := await run_in_threadpool(services.store.list_events, execution.id, after=after):
-            for event in events:
-                after = event.seq
-                yield ServerSentEvent(json.dumps(event.flat()), event=event.type.value, id=str(event.seq))
-        if current is None or current.status.is_final:
-            return
+    with listening(services.signals, execution.id) as news:
+        while True:
+            # The status first: what is over has all its events when they are listed.
+            current = await run_in_threadpool(services.store.find_execution, execution.id)
+            while events := await run_in_threadpool(services.store.list_events, execution.id, after=after):
+                for event in events:
+                    after = event.seq
+                    yield ServerSentEvent(json.dumps(event.flat()), event=event.type.value, id=str(event.seq))
+            if current is None or current.status.is_final:
+                return
+            await news.wait()
 
 
 @router.get(

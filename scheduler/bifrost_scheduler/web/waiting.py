@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.concurrency import run_in_threadpool
 
@@ -16,32 +17,42 @@ RECHECK_SECONDS = 5.0
 """A notice cannot be lost, but a look at the store costs nothing beside a call that would never end."""
 
 
-async def wait_for_news(notices: signals.Signals, topic: str) -> AsyncIterator[None]:
-    """Yield once at the start and again whenever there may be something new."""
-    loop = asyncio.get_running_loop()
-    news = asyncio.Event()
+class News:
+    """Whether there may be something new since the last look."""
 
-    def tell() -> None:
-        loop.call_soon_threadsafe(news.set)
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
 
-    with notices.subscribed(topic, tell):
-        while True:
-            news.clear()
-            yield
-            try:
-                await asyncio.wait_for(news.wait(), RECHECK_SECONDS)
-            except TimeoutError:
-                continue
+    def tell(self) -> None:
+        """Called from any thread."""
+        self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float = RECHECK_SECONDS) -> None:
+        """Until there is news, or that long; what comes while the caller looks is not missed."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return
+        self._event.clear()
+
+
+@contextmanager
+def listening(notices: signals.Signals, topic: str) -> Iterator[News]:
+    """News of a topic while the block runs; to be entered before the first look at the store."""
+    news = News()
+    with notices.subscribed(topic, news.tell):
+        yield news
 
 
 async def wait_until_final(services: Services, execution: contract.Execution) -> contract.Execution:
     """The execution when it is over; while it still waits in the queue after `sync_wait_seconds`, as it is then."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + services.settings.sync_wait_seconds
-    current = execution
-    async for _ in wait_for_news(services.signals, signals.over(execution.id)):
-        current = await run_in_threadpool(services.executions.reload, execution.id)
-        waits = current.status is models.ExecutionStatus.PENDING and loop.time() >= give_up_at
-        if current.status.is_final or waits:
-            break
-    return current
+    with listening(services.signals, signals.over(execution.id)) as news:
+        while True:
+            current = await run_in_threadpool(services.executions.reload, execution.id)
+            left = give_up_at - loop.time() if current.status is models.ExecutionStatus.PENDING else RECHECK_SECONDS
+            if current.status.is_final or left <= 0:
+                return current
+            await news.wait(min(left, RECHECK_SECONDS))
