@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bifrost_kernel import models
+from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.broker import Report
 from bifrost_scheduler.catalog import Snapshot
 from bifrost_scheduler.runner.record import Closing, Job
@@ -129,6 +130,7 @@ def closing(
     outcome: contract.Outcome,
     events: Sequence[models.Event],
     report: Report | None,
+    sandbox: Level | None = None,
 ) -> Closing:
     """What the record says of the end."""
     return Closing(
@@ -140,6 +142,7 @@ def closing(
         error_type=outcome.error_type,
         events=tuple(events),
         secrets=tuple(report.secrets) if report is not None else (),
+        sandbox=sandbox,
     )
 
 

@@ -127,6 +127,7 @@ class Runner:
         """Account for what an earlier control plane left running, then begin to claim."""
         self._executions.on_pending = self._wake.set
         self._executions.on_cancel = self.cancel
+        self._executions.find_refusal = self._kernels.find_refusal
         threading.Thread(target=self._recover, name="recovery", daemon=True).start()
         for loop in self._loops:
             loop.start()
@@ -228,7 +229,8 @@ class Runner:
                 with self._live_lock:
                     self._live.pop(execution.id, None)
         outcome = outcomes.decide(live.door.report, executed, ending, metadata.timeout_seconds, exit_status)
-        record = self._seal(job, jobs.closing(execution, outcome, self._events(execution), live.door.report))
+        closing_ = jobs.closing(execution, outcome, self._events(execution), live.door.report, kernel.standing.level)
+        record = self._seal(job, closing_)
         self._finish(execution, outcome, record)
 
     def _seal(self, job: Job, closing_: Closing) -> bytes:
