@@ -32,6 +32,7 @@ from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.options import Options
 from bifrost_scheduler.records import Records
+from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import KernelSource
 from bifrost_scheduler.runner.outputs import OutputLimits
 from bifrost_scheduler.runner.pool import EnginePool
@@ -70,6 +71,7 @@ class Services:
     signals: Signals
     metrics: Metrics
     kernels: KernelSource
+    gate: EgressGate
     pool: EnginePool
     runner: Runner
 
@@ -89,6 +91,7 @@ class Services:
         self.runner.stop()
         self.authoring.stop()
         self.kernels.close()
+        self.gate.close()
         if self._teller.ident is not None:
             self._teller.join()
         self.pool.close()
@@ -168,12 +171,14 @@ def build(settings: Settings) -> Services:
     )
     limits = OutputLimits(execution_bytes=settings.output_bytes, output_bytes=settings.one_output_bytes)
     pool = EnginePool.start(workers=settings.engine_workers, limits=limits)
+    gate = EgressGate(settings.egress_allow)
     late.runner = Runner(
         settings=settings,
         parts=parts,
         catalog=catalog,
         executions=executions,
         kernels=kernels,
+        gate=gate,
         pool=pool,
         metrics=metrics,
     )
@@ -192,6 +197,7 @@ def build(settings: Settings) -> Services:
         signals=notices,
         metrics=metrics,
         kernels=kernels,
+        gate=gate,
         pool=pool,
         runner=late.runner,
     )

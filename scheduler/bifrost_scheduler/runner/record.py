@@ -23,6 +23,7 @@ from pydantic import AwareDatetime, Field
 from bifrost_kernel import errors, models, notebooks
 from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.redaction import Redactor
+from bifrost_scheduler.runner.destinations import Destination
 
 KERNELSPEC = {"name": "bifrost", "display_name": "Bifrost (Python 3)", "language": "python"}
 SCHEMA_VERSION = 1
@@ -75,6 +76,8 @@ class Closing(models.Frozen):
     events: tuple[models.Event, ...] = ()
     sandbox: Level | None = None
     """What enclosed its kernel; None when it had none."""
+    network: tuple[Destination, ...] = ()
+    """Whom the kernel talked to through the egress proxy."""
     secrets: tuple[str, ...] = Field(default=(), repr=False)
     """Values that must not stand in the record."""
 
@@ -243,6 +246,7 @@ def _conclusion(closing: Closing) -> dict[str, Any]:
         "completed_at": models.isoformat(closing.completed_at),
         "duration_ms": closing.duration_ms,
         "sandbox": closing.sandbox,
+        "network": [destination.model_dump() for destination in closing.network],
         "reads": [event.flat() for event in closing.events if event.type in _READS],
     }
 
