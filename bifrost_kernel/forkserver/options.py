@@ -12,7 +12,7 @@ class ServerOptions(models.Frozen):
     """The settings of one fork server, passed as JSON in its second argument."""
 
     folder: str
-    """Where the kernels' private folders are made."""
+    """Where the kernels' private folders are made; at level full they have file systems in memory instead."""
     spares: int = 2
     environment: dict[str, str] = Field(default_factory=dict)
     """The whole environment of the kernels, beside HOME and TMPDIR."""
@@ -22,3 +22,11 @@ class ServerOptions(models.Frozen):
     """Third-party modules that are imported once for all kernels."""
     limits: sandbox.Limits = sandbox.Limits()
     namespaces: bool = True
+    level: sandbox.Level = sandbox.Level.NONE
+    """What kernels are enclosed by; where it cannot be had none is made."""
+    visible: tuple[str, ...] = ()
+    """Folders that kernels read at level full, beside the system and Python."""
+    hidden: tuple[str, ...] = ()
+    """Folders that they don't, wherever they lie."""
+    home_bytes: int = 256 * 1024 * 1024
+    """Size of a kernel's home at level full."""

@@ -1,31 +1,37 @@
-"""What encloses a kernel: namespaces, limits, and the init process that ends with everything below it.
+"""What encloses a kernel: levels, and the init process that ends with everything below it.
 
-Called by the fork server only. Mount and network namespaces, system call filters and the change of user belong here
-too; what is in force is always said as a `Level`, never assumed.
+Called by the fork server only. What is in force is always said as a `Level`, never assumed: where the level that was
+asked for cannot be had, `enter` raises and nothing runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import resource
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from bifrost_kernel import models
+from bifrost_kernel.forkserver import filesystem, jail, seccomp, syscalls
+from bifrost_kernel.forkserver.jail import Limits
 
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWPID = 0x20000000
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-
-_libc = ctypes.CDLL(None, use_errno=True)
+__all__ = ["Cell", "Enclosure", "Level", "Limits", "NotPermitted", "Standing", "enter", "rehearse", "sweep", "tend"]
 
 
 class Level(StrEnum):
+    """How much keeps a kernel from the machine and from other kernels."""
+
+    FULL = "full"
+    """Own user, file system, network, processes and limits; a filter of system calls; no capability."""
+    REDUCED = "reduced"
+    """A filter of system calls, no capability, limits: a kernel reads what this user reads, and reaches the network."""
+    NONE = "none"
+    """Limits only."""
+
+
+class Enclosure(StrEnum):
     """What keeps the processes of one execution together."""
 
     PID_NAMESPACE = "pid_namespace"
@@ -34,57 +40,67 @@ class Level(StrEnum):
     """Sessions and a sweep of orphans, where the machine permits no namespaces."""
 
 
-class Limits(models.Frozen):
-    """Resource limits of each kernel; None leaves what the machine gives."""
-
-    memory_bytes: int | None = None
-    """Address space (RLIMIT_AS)."""
-    processes: int | None = None
-    """Processes of the same user (RLIMIT_NPROC); does not bind root."""
-    file_bytes: int | None = None
-    """Size of one file (RLIMIT_FSIZE)."""
-
-    def apply(self) -> None:
-        """Bind this process and its children."""
-        for kind, value in (
-            (resource.RLIMIT_AS, self.memory_bytes),
-            (resource.RLIMIT_NPROC, self.processes),
-            (resource.RLIMIT_FSIZE, self.file_bytes),
-        ):
-            if value is not None:
-                resource.setrlimit(kind, (value, value))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+class NotPermitted(Exception):
+    """The machine does not permit the level that was asked for; the text says what, and what to do."""
 
 
-def enter(*, namespaces: bool) -> Level:
+class Standing(NamedTuple):
+    """What is in force in one fork server."""
+
+    level: Level
+    enclosure: Enclosure
+    jail: jail.Jail | None = None
+    """None at every level but full."""
+
+
+def enter(
+    level: Level,
+    folder: str,
+    *,
+    namespaces: bool = True,
+    visible: Sequence[str] = (),
+    hidden: Sequence[str] = (),
+    home_bytes: int = 0,
+) -> Standing:
     """Become the first process of a new pid namespace, or the reaper of orphans where that is not permitted.
 
     On success the calling process stays behind as a mere parent that exits with its child; this function returns in
-    the child. `namespaces=False` takes the second way at once.
+    the child. At level full the child's root is what kernels see, too.
+
+    Args:
+        folder: an empty folder, on which the root of level full is built.
+        namespaces: False forgoes pid namespaces at the levels that can do without.
+        visible, hidden: see `filesystem.build`.
+        home_bytes: size of a kernel's home at level full.
+
+    Raises:
+        NotPermitted: the level cannot be had here.
     """
     die_with_parent(signal.SIGKILL)
+    if level is not Level.NONE and not seccomp.is_supported():
+        raise NotPermitted(f"The sandbox knows no system call filter for {os.uname().machine}.")
+    if level is not Level.NONE:
+        jail.prepare()
+    if level is Level.FULL:
+        return _enter_full(folder, visible, hidden, home_bytes)
     if namespaces and _unshare_pids():
         _leave_the_parent_behind()
-        return Level.PID_NAMESPACE
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    return Level.PROCESS_GROUP
+        return Standing(level, Enclosure.PID_NAMESPACE)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    return Standing(level, Enclosure.PROCESS_GROUP)
 
 
 def die_with_parent(signal_number: signal.Signals) -> None:
     """Have the system send this signal when the parent *thread* ends (prctl(2), PR_SET_PDEATHSIG)."""
-    _prctl(_PR_SET_PDEATHSIG, signal_number)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal_number)
 
 
 class Cell:
-    """Forks first processes of kernels, each in a pid namespace of its own where `level` says so."""
+    """Forks first processes of kernels, each in a pid namespace of its own where the enclosure says so."""
 
-    def __init__(self, level: Level) -> None:
-        self.level = level
+    def __init__(self, enclosure: Enclosure) -> None:
+        self._is_namespaced = enclosure is Enclosure.PID_NAMESPACE
         self._outer = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self._is_namespaced else -1
-
-    @property
-    def _is_namespaced(self) -> bool:
-        return self.level is Level.PID_NAMESPACE
 
     def fork(self) -> int:
         """`os.fork`, into a fresh enclosure.
@@ -94,27 +110,49 @@ class Cell:
         """
         if self._is_namespaced:
             # Children go to the namespace of the last unshare, and a new one can only be made from the own one.
-            _check(_libc.setns(self._outer, _CLONE_NEWPID))
-            _check(_libc.unshare(_CLONE_NEWPID))
+            syscalls.setns(self._outer, syscalls.CLONE_NEWPID)
+            syscalls.unshare(syscalls.CLONE_NEWPID)
         return os.fork()
 
 
-def tend(level: Level, kernel: Callable[[], NoReturn]) -> NoReturn:
-    """Be the first process of an enclosure: start `kernel`, hand interrupts on, reap, end with its status.
+def tend(standing: Standing, kernel: Callable[[], NoReturn], *, slot: int, doorstep: int) -> NoReturn:
+    """Be the first process of an enclosure: close it, start `kernel`, hand interrupts on, reap, end with its status.
 
     Exit code: that of the kernel, or 128 + the signal that killed it.
     """
     os.setsid()
-    if level is Level.PROCESS_GROUP:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if standing.enclosure is Enclosure.PROCESS_GROUP:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         die_with_parent(signal.SIGTERM)
+    _close_door(standing, slot, doorstep)
     pid = os.fork()
     if pid == 0:
+        # Its own files below /proc are its own again.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         kernel()
     signal.signal(signal.SIGINT, lambda *_: _signal(pid, signal.SIGINT))
     signal.signal(signal.SIGTERM, lambda *_: _end(143))
-    _close_all_files()
+    # Its end of the doorstep stays open as long as this process lives: so the egress proxy learns of the end.
+    _close_all_files(doorstep)
     _end(_reap_until(pid))
+
+
+def rehearse(standing: Standing, cell: Cell) -> None:
+    """Enclose a process that does nothing, as `tend` would a kernel's, and see that it can import Python's modules.
+
+    Raises:
+        NotPermitted: a kernel could not be enclosed here, or would not find its interpreter.
+    """
+    reading, writing = os.pipe()
+    pid = cell.fork()
+    if pid == 0:
+        _rehearse_and_tell(standing, writing)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        reason = said.read()
+    os.waitpid(pid, 0)
+    if reason:
+        raise NotPermitted(_advice(reason))
 
 
 def sweep(known: set[int]) -> None:
@@ -126,16 +164,44 @@ def sweep(known: set[int]) -> None:
                 os.waitpid(pid, 0)
 
 
+def _enter_full(folder: str, visible: Sequence[str], hidden: Sequence[str], home_bytes: int) -> Standing:
+    drops_user = jail.may_drop_user()
+    os.umask(0o022)
+    try:
+        _unshare_for_full()
+        _leave_the_parent_behind()
+        below_home = filesystem.build(folder, visible=visible, hidden=hidden)
+    except OSError as error:
+        raise NotPermitted(_advice(str(error))) from error
+    return Standing(Level.FULL, Enclosure.PID_NAMESPACE, jail.Jail(below_home, home_bytes, drops_user))
+
+
+def _unshare_for_full() -> None:
+    wanted = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS
+    if os.getuid() == 0:
+        syscalls.unshare(wanted)
+    else:
+        _unshare_with_user(wanted)
+        die_with_parent(signal.SIGKILL)
+
+
 def _unshare_pids() -> bool:
-    if _libc.unshare(_CLONE_NEWPID) == 0:
+    with contextlib.suppress(OSError):
+        syscalls.unshare(syscalls.CLONE_NEWPID)
         return True
+    with contextlib.suppress(OSError):
+        _unshare_with_user(syscalls.CLONE_NEWPID)
+        return True
+    return False
+
+
+def _unshare_with_user(wanted: int) -> None:
+    """The same user in a user namespace, who may there what root may."""
     uid, gid = os.getuid(), os.getgid()
-    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWPID) != 0:
-        return False
+    syscalls.unshare(syscalls.CLONE_NEWUSER | wanted)
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{uid} {uid} 1")
     _write("/proc/self/gid_map", f"{gid} {gid} 1")
-    return True
 
 
 def _leave_the_parent_behind() -> None:
@@ -145,6 +211,39 @@ def _leave_the_parent_behind() -> None:
         return
     _close_all_files()
     os._exit(_reap_until(pid))
+
+
+def _close_door(standing: Standing, slot: int, doorstep: int) -> None:
+    if standing.jail is not None:
+        jail.enclose(standing.jail, slot=slot, doorstep=doorstep)
+    elif standing.level is Level.REDUCED:
+        jail.confine()
+    if standing.level is not Level.NONE:
+        # The first process is ours: author code shall neither read nor trace it.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
+def _rehearse_and_tell(standing: Standing, writing: int) -> NoReturn:
+    ours, theirs = socket.socketpair()
+    reason = ""
+    try:
+        _close_door(standing, 0, theirs.fileno())
+        os.listdir(os.path.dirname(os.__file__))
+        os.close(os.open(filesystem.__file__, os.O_RDONLY))
+    except OSError as error:
+        reason = str(error)
+    finally:
+        os.write(writing, reason.encode())
+        ours.close()
+        os._exit(0)
+
+
+def _advice(reason: str) -> str:
+    return (
+        f"Workflows cannot be enclosed on this machine ({reason}). It takes Linux 5.12 with user namespaces: see "
+        "`bifrost doctor` and “The sandbox” in docs/operating.md. To run them without: --insecure-reduced-sandbox or "
+        "--insecure-no-sandbox."
+    )
 
 
 def _reap_until(pid: int) -> int:
@@ -170,11 +269,12 @@ def _list_children() -> set[int]:
         return set()
 
 
-def _close_all_files() -> None:
+def _close_all_files(kept: int = 2) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    os.closerange(3, 1 << 20)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, 1 << 20)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -185,13 +285,3 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def _write(path: str, text: str) -> None:
     with open(path, "w") as file:
         file.write(text)
-
-
-def _prctl(option: int, argument: int) -> None:
-    _check(_libc.prctl(option, argument, 0, 0, 0))
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -1,15 +1,18 @@
 """Keeps kernels ready and hands them out; the control plane is its only client, over one inherited socket.
 
 Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id": 7}` is answered by
-`{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with four descriptors: engine socket, broker socket,
-console pipe and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0}` follows when it ends.
+`{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with five descriptors: engine socket, broker socket,
+console pipe, doorstep (where the listener for the egress proxy comes from at level full, and whose end is the kernel's)
+and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0}` follows when it ends.
 When the socket closes, the server ends at once and every kernel with it. It never runs author code itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import itertools
 import json
 import os
 import select
@@ -23,7 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from bifrost_kernel.forkserver import kernel, sandbox
+from bifrost_kernel.forkserver import filesystem, kernel, proxied, sandbox
 from bifrost_kernel.forkserver.options import ServerOptions
 
 REFILL_AFTER_IDLE_MS = 20
@@ -39,7 +42,10 @@ class Running:
     name: str
     pid: int
     pidfd: int
-    folder: str
+    slot: int
+    """A number that no other running kernel has."""
+    folder: str | None
+    """None when its home is a file system of its own, which goes with it."""
     descriptors: tuple[int, ...]
     handed_out: bool = False
 
@@ -47,11 +53,21 @@ class Running:
 class Server:
     """The loop of the fork server."""
 
-    def __init__(self, control: socket.socket, options: ServerOptions, level: sandbox.Level) -> None:
+    def __init__(self, control: socket.socket, options: ServerOptions, standing: sandbox.Standing) -> None:
+        """Make the kernel that all others are copies of.
+
+        Raises:
+            NotPermitted: kernels cannot be enclosed as they should be.
+        """
         self._control = control
         self._options = options
-        self._cell = sandbox.Cell(level)
+        self._standing = standing
+        self._cell = sandbox.Cell(standing.enclosure)
+        if standing.level is not sandbox.Level.NONE:
+            sandbox.rehearse(standing, self._cell)
         self._template = kernel.build(options.preload)
+        if standing.level is sandbox.Level.FULL:
+            proxied.trust_environment()
         # IPython makes a profile folder; kernels must not find a place that they all can write to.
         shutil.rmtree(kernel.shell_of(self._template).ipython_dir, ignore_errors=True)
         self._running: dict[int, Running] = {}
@@ -64,7 +80,7 @@ class Server:
         """Answer until the control plane closes its end."""
         gc.collect()
         gc.freeze()
-        self._send({"event": "ready", "level": self._cell.level.value})
+        self._send({"event": "ready", "level": self._standing.level, "enclosure": self._standing.enclosure})
         while True:
             events = self._poller.poll(self._idle_seconds())
             if not events:
@@ -108,41 +124,58 @@ class Server:
         self._poller.unregister(pidfd)
         _, status = os.waitpid(running.pid, 0)
         _close((pidfd, *running.descriptors))
-        if self._cell.level is sandbox.Level.PROCESS_GROUP:
+        if self._standing.enclosure is sandbox.Enclosure.PROCESS_GROUP:
             sandbox.sweep({other.pid for other in self._running.values()})
         if running.handed_out:
             self._send({"event": "exited", "kernel": running.name, "status": os.waitstatus_to_exitcode(status)})
             return
         self._spares.remove(running)
-        shutil.rmtree(running.folder, ignore_errors=True)
+        if running.folder is not None:
+            shutil.rmtree(running.folder, ignore_errors=True)
 
     def _start(self, *, spare: bool) -> Running:
+        slot = self._free_slot()
         with contextlib.ExitStack() as undo:
-            folder = tempfile.mkdtemp(prefix="kernel-", dir=self._options.folder)
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = self._make_folder(undo)
+            home = folder or filesystem.HOME
             engine, ours = _socketpair()
             broker, theirs = _socketpair()
             reading, writing = os.pipe()
-            undo.callback(_close, (engine, broker, reading))
+            proxy, doorstep = _socketpair()
+            undo.callback(_close, (engine, broker, reading, proxy))
             try:
                 pid = self._cell.fork()
                 if pid == 0:
-                    self._be_first_process(lambda: self._be_kernel(folder, ours, theirs, writing, warm=spare))
+                    be_kernel = functools.partial(self._be_kernel, home, ours, theirs, writing, warm=spare)
+                    self._be_first_process(be_kernel, slot, doorstep)
             finally:
-                _close((ours, theirs, writing))
+                _close((ours, theirs, writing, doorstep))
             undo.pop_all()
-        return self._watch(pid, folder, (engine, broker, reading))
+        return self._watch(pid, slot, folder, (engine, broker, reading, proxy))
 
-    def _watch(self, pid: int, folder: str, descriptors: tuple[int, ...]) -> Running:
+    def _make_folder(self, undo: contextlib.ExitStack) -> str | None:
+        if self._standing.level is sandbox.Level.FULL:
+            return None
+        folder = tempfile.mkdtemp(prefix="kernel-", dir=self._options.folder)
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def _free_slot(self) -> int:
+        taken = {running.slot for running in self._running.values()}
+        return next(slot for slot in itertools.count() if slot not in taken)
+
+    def _watch(self, pid: int, slot: int, folder: str | None, descriptors: tuple[int, ...]) -> Running:
         self._made += 1
-        running = Running(str(self._made), pid, os.pidfd_open(pid), folder, descriptors)
+        running = Running(str(self._made), pid, os.pidfd_open(pid), slot, folder, descriptors)
         self._running[running.pidfd] = running
         self._poller.register(running.pidfd, select.EPOLLIN)
         return running
 
-    def _be_first_process(self, be_kernel: Callable[[], NoReturn]) -> NoReturn:
+    def _be_first_process(self, be_kernel: Callable[[], NoReturn], slot: int, doorstep: int) -> NoReturn:
         try:
-            sandbox.tend(self._cell.level, be_kernel)
+            sandbox.tend(self._standing, be_kernel, slot=slot, doorstep=doorstep)
+        except BaseException:  # the edge of the process: nothing may unwind into the server's frames
+            traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(70)
 
@@ -151,7 +184,7 @@ class Server:
         try:
             os.setsid()
             _keep_only(sock, broker, console)
-            _move_in(folder, self._options)
+            _move_in(folder, self._options, self._standing.level)
             if warm:  # touching the pages takes as long as it saves: of use only while nobody waits
                 kernel.warm_up(self._template, rounds=1, cells=kernel.SPARE_CELLS)
             kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
@@ -171,13 +204,31 @@ def main(arguments: list[str]) -> None:
     control.set_inheritable(False)
     options = ServerOptions.model_validate_json(arguments[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    level = sandbox.enter(namespaces=options.namespaces)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Server(control, options, level).serve()
+        try:
+            standing = _enter(options)
+            Server(control, options, standing).serve()
+        except sandbox.NotPermitted as error:
+            socket.send_fds(control, [json.dumps({"event": "impossible", "reason": str(error)}).encode()], ())
+            os._exit(1)
     # No unwinding: as the first process of its namespace, the end of this one is the end of all kernels.
-    if level is sandbox.Level.PROCESS_GROUP:
+    if standing.enclosure is sandbox.Enclosure.PROCESS_GROUP:
         sandbox.sweep(set())
     os._exit(0)
+
+
+def _enter(options: ServerOptions) -> sandbox.Standing:
+    standing = sandbox.enter(
+        options.level,
+        options.folder,
+        namespaces=options.namespaces,
+        visible=options.visible,
+        hidden=options.hidden,
+        home_bytes=options.home_bytes,
+    )
+    if standing.level is sandbox.Level.FULL:
+        os.environ["HOME"] = filesystem.HOME
+    return standing
 
 
 def _socketpair() -> tuple[int, int]:
@@ -201,12 +252,14 @@ def _keep_only(sock: int, broker: int, console: int) -> None:
     os.closerange(high + 1, 1 << 20)
 
 
-def _move_in(folder: str, options: ServerOptions) -> None:
+def _move_in(folder: str, options: ServerOptions, level: sandbox.Level) -> None:
     os.environ.clear()
     os.environ.update({**options.environment, "TMPDIR": folder})
+    if level is sandbox.Level.FULL:
+        os.environ.update(proxied.ENVIRONMENT)
     os.environ.setdefault("HOME", folder)
     tempfile.tempdir = None
     os.chdir(options.working_folder or folder)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    options.limits.apply()
+    options.limits.apply(own_user=level is sandbox.Level.FULL)

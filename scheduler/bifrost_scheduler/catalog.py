@@ -117,12 +117,13 @@ class Catalog:
 
     def _copy(self) -> tuple[str, Path, dict[str, str]]:
         """Copy the files and hash what was copied, so that the hash always names these very bytes."""
-        self._code_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._code_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         with tempfile.TemporaryDirectory(dir=self._code_dir, prefix=".taking-") as name:
             taking = Path(name) / "code"
             taking.mkdir(mode=0o755)
             for relative in _files(self.workspace):
                 _copy_file(self.workspace / relative, taking / relative)
+            _open_to_kernels(taking)
             files = _hashes(taking)
             tree_hash = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
             directory = self._code_dir / tree_hash
@@ -205,6 +206,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 def _hashes(root: Path) -> dict[str, str]:
     return {relative: hashlib.sha256((root / relative).read_bytes()).hexdigest() for relative in _files(root)}
+
+
+def _open_to_kernels(folder: Path) -> None:
+    """Kernels are other users, whatever the umask of this process."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _copy_file(source: Path, target: Path) -> None:

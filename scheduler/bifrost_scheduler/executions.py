@@ -54,6 +54,8 @@ class Executions:
         self._record_unrun = record_unrun
         self.on_pending: Callable[[], None] = lambda: None
         """Called when there is something to claim; the runner puts its wake-up here."""
+        self.find_refusal: Callable[[], str | None] = lambda: None
+        """Why nothing can run on this machine, if so; the runner tells."""
         self.on_cancel: Callable[[str], None] = lambda execution_id: None
         """Called with the id of a running execution that somebody wants ended."""
 
@@ -78,6 +80,7 @@ class Executions:
             Conflict: the workflow is broken; the idempotency key was used with another body.
             ValidationError: all wrong fields.
             TooManyRequests: the organization's queue is full.
+            Unavailable: kernels cannot be enclosed on this machine.
         """
         if organization != models.GLOBAL:
             self.get_organization(principal, organization)
@@ -90,6 +93,8 @@ class Executions:
         if replay := self._find_replay(organization, workflow, idempotency):
             return contract.Submitted(execution=replay, replayed=True)
         values = params.validate(metadata, parameters)
+        if reason := self.find_refusal():
+            raise errors.Unavailable(reason)
         self._options.check(snapshot, metadata, organization, values)
         new = _new_execution(principal, organization, snapshot, metadata, values, trigger, rerun_of)
         submitted = self._store.submit_execution(

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.options import Options
 from bifrost_scheduler.records import Records
+from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import KernelSource
 from bifrost_scheduler.runner.outputs import OutputLimits
 from bifrost_scheduler.runner.pool import EnginePool
@@ -69,6 +71,7 @@ class Services:
     signals: Signals
     metrics: Metrics
     kernels: KernelSource
+    gate: EgressGate
     pool: EnginePool
     runner: Runner
 
@@ -76,15 +79,34 @@ class Services:
         """Begin to run executions and to answer kernels."""
         self.authoring.start()
         self.runner.start()
+        self._teller.start()
+
+    def __post_init__(self) -> None:
+        self._teller = threading.Thread(target=self._tell_sandbox, name="sandbox", daemon=True)
+        self._stopping = False
 
     def stop(self) -> None:
         """End executions, kernels, workers and the store, in this order; the home is free afterwards."""
+        self._stopping = True
         self.runner.stop()
         self.authoring.stop()
         self.kernels.close()
+        self.gate.close()
+        if self._teller.ident is not None:
+            self._teller.join()
         self.pool.close()
         self.store.close()
         self.home_lock.close()
+
+    def _tell_sandbox(self) -> None:
+        """The audit says what executions are enclosed by from now on, or why there are none."""
+        try:
+            standing = self.kernels.wait_ready()
+            details: dict[str, str | None] = {"sandbox": standing.level.value, "processes": standing.enclosure.value}
+        except errors.Unavailable as error:
+            details = {"sandbox": None, "reason": error.message}
+        if not self._stopping:
+            self.store.append_audit(ledger.audit(OPERATOR, "sandbox.enter", details=details))
 
     def check(self) -> None:
         """Raises `Unavailable` when the store or the keys don't work."""
@@ -140,17 +162,23 @@ def build(settings: Settings) -> Services:
     prefix = clear_leftovers(settings.home)
     kernels = KernelSource.start(
         spares=settings.spare_kernels,
-        limits=sandbox.Limits(memory_bytes=settings.memory_bytes),
+        limits=kernel_limits(settings),
+        level=settings.sandbox,
+        visible=(str(settings.code_dir),),
+        hidden=(str(settings.home), str(settings.workspace)),
+        home_bytes=settings.tmp_bytes,
         folder_prefix=prefix,
     )
     limits = OutputLimits(execution_bytes=settings.output_bytes, output_bytes=settings.one_output_bytes)
     pool = EnginePool.start(workers=settings.engine_workers, limits=limits)
+    gate = EgressGate(settings.egress_allow)
     late.runner = Runner(
         settings=settings,
         parts=parts,
         catalog=catalog,
         executions=executions,
         kernels=kernels,
+        gate=gate,
         pool=pool,
         metrics=metrics,
     )
@@ -169,6 +197,7 @@ def build(settings: Settings) -> Services:
         signals=notices,
         metrics=metrics,
         kernels=kernels,
+        gate=gate,
         pool=pool,
         runner=late.runner,
     )
@@ -176,6 +205,16 @@ def build(settings: Settings) -> Services:
     if settings.dev:
         _prepare_development(services)
     return services
+
+
+def kernel_limits(settings: Settings) -> sandbox.Limits:
+    """What one execution may take."""
+    return sandbox.Limits(
+        memory_bytes=settings.memory_bytes,
+        processes=settings.processes,
+        file_bytes=settings.tmp_bytes,
+        open_files=settings.open_files,
+    )
 
 
 def lock_home(home: Path) -> IO[str]:

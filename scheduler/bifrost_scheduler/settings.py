@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bifrost_kernel import errors
+from bifrost_kernel.forkserver.sandbox import Level
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -84,14 +85,20 @@ class Settings(BaseSettings):
     request_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     """The largest request body; a larger one is answered with 413."""
 
+    sandbox: Level = Level.FULL
+    """What executions are enclosed by: `full`, or on a machine that cannot, knowingly `reduced` or `none`."""
+
     memory_bytes: int = Field(default=1024 * 1024 * 1024, ge=64 * 1024 * 1024)
-    """Memory of one execution."""
+    """Memory of one process of an execution."""
 
     processes: int = Field(default=128, ge=1)
     """Processes and threads of one execution."""
 
-    tmp_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
-    """Size of one execution's `/tmp`."""
+    open_files: int = Field(default=1024, ge=64)
+    """Files and connections that one process of an execution has open at once."""
+
+    tmp_bytes: int = Field(default=256 * 1024 * 1024, ge=4096)
+    """Size of one execution's `/tmp`, which is in memory, and of one file that it writes."""
 
     output_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
     """Notebook output of one execution; what is beyond is cut with a note."""
@@ -177,6 +184,8 @@ def is_loopback(host: str) -> bool:
 def prepare_home(settings: Settings) -> None:
     """Create the home and its folders, readable by their owner alone.
 
+    The code alone may be read by whoever gets there, which are the kernels: they are other users, and see nothing else.
+
     Raises:
         Forbidden: a folder of the home belongs to somebody else.
     """
@@ -185,4 +194,4 @@ def prepare_home(settings: Settings) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.geteuid():
             raise errors.Forbidden(f"{folder} belongs to another user; choose another home or change its owner")
-        folder.chmod(0o700)
+        folder.chmod(0o755 if folder == settings.code_dir else 0o700)

@@ -109,7 +109,7 @@ def test_fallback_sweeps_orphans() -> None:
     source = KernelSource.start(spares=0, preload=(), namespaces=False)
     marker = f"orphan-{os.getpid()}"
     try:
-        assert source.wait_ready() == "process_group"
+        assert source.wait_ready().enclosure == "process_group"
         kernel = source.acquire()
         say(kernel, HIDE.format(marker))
         assert until(lambda: _is_running(marker))

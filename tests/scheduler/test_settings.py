@@ -86,11 +86,11 @@ def test_every_setting_is_documented():
 
 
 def test_the_home_is_for_its_owner_alone(tmp_path):
-    """Every folder is made with mode 0700, and one that was open to others is closed; twice is fine."""
+    """It is made with mode 0700, or closed when it was open to others; kernels may read the code in it."""
     settings = Settings(home=tmp_path / "deep" / "home")
     settings.home.mkdir(parents=True, mode=0o755)
     prepare_home(settings)
     prepare_home(settings)
     folders = (settings.home, settings.keys_dir, settings.records_dir, settings.code_dir, settings.logs_dir)
-    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700] * 5
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700, 0o700, 0o700, 0o755, 0o700]
     assert settings.database.parent == settings.home

@@ -68,6 +68,12 @@ def up(
     portal_port: Annotated[int | None, typer.Option(help="The port of the portal (8866).")] = None,
     no_lab: Annotated[bool, typer.Option("--no-lab", help="Without JupyterLab.")] = False,
     no_portal: Annotated[bool, typer.Option("--no-portal", help="Without the portal.")] = False,
+    insecure_reduced_sandbox: Annotated[
+        bool, typer.Option("--insecure-reduced-sandbox", help="Run workflows without namespaces.")
+    ] = False,
+    insecure_no_sandbox: Annotated[
+        bool, typer.Option("--insecure-no-sandbox", help="Run workflows with all that this user may do.")
+    ] = False,
 ) -> None:
     """Start everything in the foreground; Ctrl-C ends it."""
     given: dict[str, Any] = {
@@ -80,6 +86,7 @@ def up(
         "portal_port": portal_port,
         "lab": False if no_lab else None,
         "portal": False if no_portal else None,
+        "sandbox": "none" if insecure_no_sandbox else "reduced" if insecure_reduced_sandbox else None,
     }
     settings = json.dumps({name: value for name, value in given.items() if value is not None})
     # The servers take the place of this process: signals reach them, and this module stays light.

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from bifrost_kernel import models
+from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.broker import Report
 from bifrost_scheduler.catalog import Snapshot
+from bifrost_scheduler.runner.destinations import Destination
 from bifrost_scheduler.runner.record import Closing, Job
 from bifrost_scheduler.store import contract
 
 Metadata = models.WorkflowMetadata | models.DataProviderMetadata
+
+
+class Surroundings(NamedTuple):
+    """What enclosed a kernel, and whom it talked to."""
+
+    sandbox: Level
+    network: tuple[Destination, ...]
+
 
 LOST_SOURCE = "The code of this execution is no longer there."
 
@@ -129,6 +139,7 @@ def closing(
     outcome: contract.Outcome,
     events: Sequence[models.Event],
     report: Report | None,
+    surroundings: Surroundings | None = None,
 ) -> Closing:
     """What the record says of the end."""
     return Closing(
@@ -140,6 +151,8 @@ def closing(
         error_type=outcome.error_type,
         events=tuple(events),
         secrets=tuple(report.secrets) if report is not None else (),
+        sandbox=surroundings.sandbox if surroundings else None,
+        network=surroundings.network if surroundings else (),
     )
 
 

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bifrost_kernel
 from bifrost_kernel import errors, models
@@ -43,28 +43,37 @@ def allowed_environment(names: Sequence[str] = ALLOWED_ENVIRONMENT) -> dict[str,
     return {name: os.environ[name] for name in names if name in os.environ} | {"TZ": "UTC", "PYTHONUTF8": "1"}
 
 
+class Standing(NamedTuple):
+    """What is in force in a fork server and its kernels."""
+
+    level: sandbox.Level
+    enclosure: sandbox.Enclosure
+
+
 class Kernel:
     """One warm kernel, for one execution; `close` frees all that it holds."""
 
     def __init__(
         self,
         name: str,
-        folder: str,
-        level: sandbox.Level,
+        folder: str | None,
+        standing: Standing,
         descriptors: Sequence[int],
         exited: Future[int | None],
         janitor: Executor,
     ) -> None:
-        engine, broker, console, pidfd = descriptors
+        engine, broker, console, doorstep, pidfd = descriptors
         self.name = name
         self.folder = folder
-        """Its private folder: working folder, HOME and temporary files."""
-        self.level = level
+        """Its private folder: working folder, HOME and temporary files; None when it is in no file system of ours."""
+        self.standing = standing
         self.kernel_socket = socket.socket(fileno=engine)
         self.broker_socket = socket.socket(fileno=broker)
         """The control plane's end."""
         self.console = console
         """The reading end of the pipe behind descriptors 1 and 2: output of subprocesses and C code."""
+        self.doorstep = doorstep
+        """Where the listener for the egress proxy comes from at level full; it ends with the kernel."""
         self.pidfd = pidfd
         self._exited = exited
         self._janitor = janitor
@@ -83,7 +92,7 @@ class Kernel:
     def kill(self) -> None:
         """End every process of the kernel."""
         # Without namespaces the first process must live to sweep up the others.
-        namespaced = self.level is sandbox.Level.PID_NAMESPACE
+        namespaced = self.standing.enclosure is sandbox.Enclosure.PID_NAMESPACE
         self._signal(signal.SIGKILL if namespaced else signal.SIGTERM)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
@@ -110,15 +119,15 @@ class Kernel:
             self._closed = True
         self.kernel_socket.close()
         self.broker_socket.close()
-        os.close(self.console)
-        os.close(self.pidfd)
-        # After the source closed there is no janitor, and no folder either.
-        with contextlib.suppress(RuntimeError):
-            self._janitor.submit(self._remove_folder)
+        _close_all((self.console, self.doorstep, self.pidfd))
+        if self.folder is not None:
+            # After the source closed there is no janitor, and no folder either.
+            with contextlib.suppress(RuntimeError):
+                self._janitor.submit(self._remove, self.folder)
 
-    def _remove_folder(self) -> None:
+    def _remove(self, folder: str) -> None:
         self.wait(_FAREWELL_SECONDS)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _signal(self, number: signal.Signals) -> None:
         if not self._closed:
@@ -132,7 +141,7 @@ class _Generation:
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.process = process
         self.control = control
-        self.level: sandbox.Level | None = None
+        self.standing: Standing | None = None
         self.exits: dict[str, Future[int | None]] = {}
 
     def end(self) -> None:
@@ -154,7 +163,8 @@ class KernelSource:
         self._lock = threading.Lock()
         self._wanted: dict[int, Future[Kernel]] = {}
         self._generation: _Generation | None = None
-        self._level: Future[sandbox.Level] = Future()
+        self._standing: Future[Standing] = Future()
+        self._refusal: str | None = None
         self._closing = False
         self._janitor = ThreadPoolExecutor(1, thread_name_prefix="bifrost-janitor")
         # The fork server dies with the *thread* that started it, so that thread must live as long as the source.
@@ -170,6 +180,10 @@ class KernelSource:
         preload: Sequence[str] = PRELOADED,
         limits: sandbox.Limits | None = None,
         namespaces: bool = True,
+        level: sandbox.Level = sandbox.Level.NONE,
+        visible: Sequence[str] = (),
+        hidden: Sequence[str] = (),
+        home_bytes: int = 256 * 1024 * 1024,
         folder_prefix: str = "bifrost-",
     ) -> KernelSource:
         """Start a fork server and return at once.
@@ -179,7 +193,11 @@ class KernelSource:
             environment: all that kernels see; None means `allowed_environment()`.
             working_folder: where kernels start; None means in a private folder each.
             preload: modules to import once for all kernels.
-            namespaces: False forgoes pid namespaces even where they are permitted.
+            namespaces: False forgoes pid namespaces even where they are permitted; without effect at level full.
+            level: what kernels are enclosed by; where it cannot be had, none is handed out.
+            visible: folders that kernels read at level full, beside the system and Python.
+            hidden: folders that they don't, wherever they lie.
+            home_bytes: size of a kernel's home at level full.
             folder_prefix: what the name of its temporary folder begins with.
         """
         options = ServerOptions(
@@ -190,19 +208,23 @@ class KernelSource:
             preload=tuple(preload),
             limits=limits or sandbox.Limits(),
             namespaces=namespaces,
+            level=level,
+            visible=tuple(visible),
+            hidden=tuple(hidden),
+            home_bytes=home_bytes,
         )
         source = cls(options)
         source._keeper.start()
         return source
 
-    def wait_ready(self, timeout_seconds: float = 60) -> sandbox.Level:
-        """Wait for the first fork server; returns the level of isolation that is in force.
+    def wait_ready(self, timeout_seconds: float = 60) -> Standing:
+        """Wait for the first fork server; returns what is in force.
 
         Raises:
-            Unavailable: it does not start.
+            Unavailable: it does not start, or kernels cannot be enclosed as they should be.
         """
         try:
-            return self._level.result(timeout_seconds)
+            return self._standing.result(timeout_seconds)
         except TimeoutError as error:
             raise errors.Unavailable("the fork server does not get ready") from error
 
@@ -215,7 +237,7 @@ class KernelSource:
         wanted: Future[Kernel] = Future()
         with self._lock:
             if self._closing:
-                raise errors.Unavailable("kernels are not handed out any more: the runner is closing")
+                raise errors.Unavailable(self._refusal or "kernels are not handed out any more: the runner is closing")
             request_id = next(self._ids)
             self._wanted[request_id] = wanted
             self._request(request_id)
@@ -227,6 +249,10 @@ class KernelSource:
             if waits_no_more:
                 return wanted.result()
             raise errors.Unavailable(f"no kernel within {timeout_seconds} s") from error
+
+    def find_refusal(self) -> str | None:
+        """Why kernels cannot be enclosed as they should be; None when they can, or it is not known yet."""
+        return self._refusal
 
     def fork_server_pid(self) -> int | None:
         """The process that answers at the moment; None while there is none."""
@@ -246,13 +272,13 @@ class KernelSource:
 
     def _request(self, request_id: int) -> None:
         """Ask the fork server; when there is none, the keeper asks the next one."""
-        if self._generation is not None and self._generation.level is not None:
+        if self._generation is not None and self._generation.standing is not None:
             with contextlib.suppress(OSError):
                 self._generation.control.send(json.dumps({"op": "acquire", "id": request_id}).encode())
 
     def _keep(self) -> None:
         failures = 0
-        while not self._closing and failures < _START_ATTEMPTS:
+        while not self._closing and self._refusal is None and failures < _START_ATTEMPTS:
             failures = 0 if self._keep_one() else failures + 1
         self._give_up()
 
@@ -266,7 +292,7 @@ class KernelSource:
         with self._lock:
             self._generation = None
         generation.end()
-        return generation.level is not None
+        return generation.standing is not None
 
     def _spawn(self) -> _Generation:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -289,7 +315,7 @@ class KernelSource:
     def _listen(self, generation: _Generation) -> None:
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(generation.control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _, _ = socket.recv_fds(generation.control, _MESSAGE_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
             except OSError:
                 return
             if not data:
@@ -299,7 +325,10 @@ class KernelSource:
     def _heed(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
         match message["event"]:
             case "ready":
-                self._set_ready(generation, sandbox.Level(message["level"]))
+                standing = Standing(sandbox.Level(message["level"]), sandbox.Enclosure(message["enclosure"]))
+                self._set_ready(generation, standing)
+            case "impossible":
+                self._refusal = message["reason"]
             case "acquired":
                 self._deliver(generation, message, fds)
             case "exited":
@@ -309,23 +338,23 @@ class KernelSource:
             case "refused":
                 self._refuse(message["id"], f"the fork server cannot start a kernel: {message['reason']}")
 
-    def _set_ready(self, generation: _Generation, level: sandbox.Level) -> None:
+    def _set_ready(self, generation: _Generation, standing: Standing) -> None:
         with self._lock:
-            generation.level = level
+            generation.standing = standing
             for request_id in self._wanted:
                 self._request(request_id)
-        if not self._level.done():
-            self._level.set_result(level)
+        if not self._standing.done():
+            self._standing.set_result(standing)
 
     def _deliver(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
-        if len(fds) != 4:
+        if len(fds) != 5:
             _close_all(fds)
             self._refuse(message["id"], "the control plane has too many open files")
             return
-        assert generation.level is not None
+        assert generation.standing is not None
         exited: Future[int | None] = Future()
         generation.exits[message["kernel"]] = exited
-        kernel = Kernel(message["kernel"], message["folder"], generation.level, fds, exited, self._janitor)
+        kernel = Kernel(message["kernel"], message["folder"], generation.standing, fds, exited, self._janitor)
         with self._lock:
             wanted = self._wanted.pop(message["id"], None)
             if wanted is not None:
@@ -340,14 +369,14 @@ class KernelSource:
             wanted.set_exception(errors.Unavailable(reason))
 
     def _give_up(self) -> None:
-        reason = "the runner is closing" if self._closing else "the fork server does not start"
+        reason = self._refusal or ("the runner is closing" if self._closing else "the fork server does not start")
         with self._lock:
             self._closing = True
             wanted = list(self._wanted)
         for request_id in wanted:
             self._refuse(request_id, reason)
-        if not self._level.done():
-            self._level.set_exception(errors.Unavailable(reason))
+        if not self._standing.done():
+            self._standing.set_exception(errors.Unavailable(reason))
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

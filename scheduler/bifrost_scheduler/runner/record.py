@@ -21,7 +21,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import errors, models, notebooks
+from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.redaction import Redactor
+from bifrost_scheduler.runner.destinations import Destination
 
 KERNELSPEC = {"name": "bifrost", "display_name": "Bifrost (Python 3)", "language": "python"}
 SCHEMA_VERSION = 1
@@ -72,6 +74,10 @@ class Closing(models.Frozen):
     error: str | None = None
     error_type: str | None = None
     events: tuple[models.Event, ...] = ()
+    sandbox: Level | None = None
+    """What enclosed its kernel; None when it had none."""
+    network: tuple[Destination, ...] = ()
+    """Whom the kernel talked to through the egress proxy."""
     secrets: tuple[str, ...] = Field(default=(), repr=False)
     """Values that must not stand in the record."""
 
@@ -239,6 +245,8 @@ def _conclusion(closing: Closing) -> dict[str, Any]:
         "started_at": closing.started_at and models.isoformat(closing.started_at),
         "completed_at": models.isoformat(closing.completed_at),
         "duration_ms": closing.duration_ms,
+        "sandbox": closing.sandbox,
+        "network": [destination.model_dump() for destination in closing.network],
         "reads": [event.flat() for event in closing.events if event.type in _READS],
     }
 

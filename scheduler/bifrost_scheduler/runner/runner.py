@@ -19,11 +19,14 @@ from typing import Any
 import structlog
 
 from bifrost_kernel import errors, models
+from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.broker import BrokerParts, ExecutionDoor
 from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.executions import Executions
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.runner import jobs, outcomes
+from bifrost_scheduler.runner.destinations import Destination
+from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 from bifrost_scheduler.runner.outcome import Verdict
 from bifrost_scheduler.runner.outcomes import Ending
@@ -99,6 +102,7 @@ class Runner:
         catalog: Catalog,
         executions: Executions,
         kernels: KernelSource,
+        gate: EgressGate,
         pool: EnginePool,
         metrics: Metrics,
     ) -> None:
@@ -109,6 +113,7 @@ class Runner:
         self._catalog = catalog
         self._executions = executions
         self._kernels = kernels
+        self._gate = gate
         self._pool = pool
         self._metrics = metrics
         self._wake = threading.Event()
@@ -127,6 +132,7 @@ class Runner:
         """Account for what an earlier control plane left running, then begin to claim."""
         self._executions.on_pending = self._wake.set
         self._executions.on_cancel = self.cancel
+        self._executions.find_refusal = self._kernels.find_refusal
         threading.Thread(target=self._recover, name="recovery", daemon=True).start()
         self._claims.start()
         self._leases.start()
@@ -235,9 +241,11 @@ class Runner:
                 self._parts.tokens.revoke(token)
                 with self._live_lock:
                     self._live.pop(execution.id, None)
+                network = self._detach(kernel, execution.id)
         outcome = outcomes.decide(live.door.report, executed, ending, metadata.timeout_seconds, exit_status)
-        record = self._seal(job, jobs.closing(execution, outcome, self._events(execution), live.door.report))
-        self._finish_guarded(execution, outcome, record)
+        surroundings = jobs.Surroundings(kernel.standing.level, network)
+        closing_ = jobs.closing(execution, outcome, self._events(execution), live.door.report, surroundings)
+        self._finish_guarded(execution, outcome, self._seal(job, closing_))
 
     def _seal(self, job: Job, closing_: Closing) -> bytes:
         try:
@@ -251,7 +259,12 @@ class Runner:
         token = self._parts.tokens.issue(subject)
         door = ExecutionDoor(self._parts, subject, token)
         threading.Thread(target=door.serve, args=(kernel.broker_socket,), name="broker", daemon=True).start()
+        if kernel.standing.level is Level.FULL:
+            self._gate.attach(subject.execution_id, kernel.doorstep)
         return Live(kernel, door, self._settings.grace_seconds), token
+
+    def _detach(self, kernel: Kernel, execution_id: str) -> tuple[Destination, ...]:
+        return self._gate.detach(execution_id) if kernel.standing.level is Level.FULL else ()
 
     def _heed_early_cancel(self, execution: contract.Execution, live: Live) -> None:
         """A cancel may have come between the claim and this thread."""
@@ -338,6 +351,7 @@ class Runner:
             finally:
                 live.close()
                 self._parts.tokens.revoke(token)
+                self._detach(kernel, execution_id)
                 self._pool.discard(execution_id)
         return outcomes.options_of(live.door.report, provider.name, ending)
 

@@ -27,6 +27,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from bifrost_kernel import errors
+from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler import services as composition
 from bifrost_scheduler.catalog import keyless_environment
 from bifrost_scheduler.services import Services
@@ -216,6 +217,7 @@ def _announce(services: Services, url: str, lab: Lab | None) -> None:
         "JupyterLab": _lab_line(services, lab),
         "Workspace": str(settings.workspace),
         "Home": str(settings.home),
+        "Sandbox": f"{settings.sandbox.value} (insecure)" if settings.sandbox is not Level.FULL else None,
         "Development key": composition.DEV_KEY if settings.dev else None,
     }
     shown = "".join(f"  {name:<16} {value}\n" for name, value in lines.items() if value is not None)

@@ -1,0 +1,71 @@
+"""The egress proxy's judgement: which addresses, which requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from bifrost_scheduler.runner import egress
+from bifrost_scheduler.runner.destinations import Rules, is_public
+
+PRIVATE = (
+    "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+    "100.100.100.200", "168.63.129.16", "192.0.0.192", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1",
+    "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "fe80::1%eth0", "fc00::1",
+    "fd00:ec2::254", "ff02::1", "fec0::1", "2001:db8::1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
+    "2001:0:4136:e378:8000:63bf:80ff:fffe",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_what_is_not_the_internet_is_refused(address: str) -> None:
+    """Loopback, private, link-local, shared, reserved, multicast, metadata; also dressed as IPv6."""
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
+def test_the_internet_is_open(address: str) -> None:
+    """Public addresses, whatever their form."""
+    assert is_public(address)
+
+
+def test_operators_name_exceptions() -> None:
+    """By host and port, exactly; the spelling of a name or an address does not matter, the port does."""
+    rules = Rules(["127.0.0.1:8080", "[::1]:9000", "Printer.Example.com:631"])
+    assert all(rules.is_named(*pair) for pair in (("127.0.0.1", 8080), ("0:0::1", 9000), ("printer.example.com.", 631)))
+    assert not any(rules.is_named(*pair) for pair in (("127.0.0.1", 8081), ("localhost", 8080), ("x.example.com", 631)))
+
+
+def test_a_tunnel_is_a_host_and_a_port() -> None:
+    """CONNECT, with names and addresses of both kinds."""
+    assert egress.parse_request(b"CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\n\r\n")[:2] == ("a.example", 443)
+    assert egress.parse_request(b"CONNECT [2606::1]:8443 HTTP/1.1\r\n\r\n")[:2] == ("2606::1", 8443)
+
+
+def test_a_request_is_passed_on_in_its_own_form() -> None:
+    """The server sees a path and no header that was for the proxy; the connection is for this one request."""
+    fields = b"Host: a.example\r\nProxy-Authorization: z\r\nConnection: keep-alive\r\n\r\n"
+    request = egress.parse_request(b"GET http://a.example/x?y=1 HTTP/1.1\r\n" + fields)
+    assert (request.host, request.port, request.is_tunnel) == ("a.example", 80, False)
+    assert request.head == b"GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/1.1", b"GET https://a/ HTTP/1.1", b"GET file:///etc/passwd HTTP/1.1", b"CONNECT  HTTP/1.1",
+             b"CONNECT a:99999 HTTP/1.1", b"\x16\x03\x01\x02", b"GET http://a/ HTTP/2.0", b"CONNECT a b c HTTP/1.1"],
+)  # fmt: skip
+def test_anything_else_is_refused(line: bytes) -> None:
+    """A refusal, never an exception that nobody expects."""
+    with pytest.raises(egress.Refused):
+        egress.parse_request(line + b"\r\n\r\n")
+
+
+def test_destinations_are_counted_up_to_a_limit() -> None:
+    """A workflow that makes up names fills no memory."""
+    account = egress.Account()
+    for number in range(egress.REMEMBERED + 50):
+        account.add(f"host-{number}", 443, "refused", 1)
+    told = account.list_destinations()
+    assert len(told) == egress.REMEMBERED + 1
+    assert (told[-1].host, told[-1].refused) == ("*", 50)
