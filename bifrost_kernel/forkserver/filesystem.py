@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import bifrost_kernel
 from bifrost_kernel.forkserver import syscalls
 
 HOME = "/tmp"  # noqa: S108 - a file system of its own
@@ -24,6 +23,9 @@ SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
 USER_ID = 1000
 """What a kernel takes itself for, whoever it is on the machine."""
+
+_PACKAGE = str(Path(__file__).parents[1])
+"""The folder of `bifrost_kernel`, which in a checkout lies in no environment."""
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC_FOLDERS = ("/etc/alternatives", "/etc/ld.so.conf.d", "/etc/pki/ca-trust/extracted")
@@ -121,7 +123,7 @@ def _held(paths: Iterable[str]) -> Iterator[dict[str, int]]:
 
 def _python_paths() -> list[str]:
     """This Python, its environment, the package that kernels import, and the certificates; parents first."""
-    places = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix, *bifrost_kernel.__path__]
+    places = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix, _PACKAGE]
     authorities = ssl.get_default_verify_paths()
     places += [path for path in (authorities.cafile, authorities.capath) if path]
     return sorted({found for path in places for found in (os.path.abspath(path), os.path.realpath(path))}, key=len)
