@@ -24,6 +24,9 @@ SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 USER_ID = 1000
 """What a kernel takes itself for, whoever it is on the machine."""
 
+_PACKAGE = str(Path(__file__).parents[1])
+"""The folder of `bifrost_kernel`, which in a checkout lies in no environment."""
+
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC_FOLDERS = ("/etc/alternatives", "/etc/ld.so.conf.d", "/etc/pki/ca-trust/extracted")
 _CERTIFICATES = ("/etc/ssl/certs", "/etc/pki/tls/certs")

@@ -172,6 +172,8 @@ def build(settings: Settings) -> Services:
     limits = OutputLimits(execution_bytes=settings.output_bytes, output_bytes=settings.one_output_bytes)
     pool = EnginePool.start(workers=settings.engine_workers, limits=limits)
     gate = EgressGate(settings.egress_allow)
+    if settings.sandbox is sandbox.Level.FULL:
+        gate.start()
     late.runner = Runner(
         settings=settings,
         parts=parts,

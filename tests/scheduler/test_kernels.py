@@ -15,14 +15,15 @@ import psutil
 import pytest
 
 from bifrost_kernel import errors
+from bifrost_kernel.forkserver import filesystem, sandbox
 from bifrost_scheduler.runner.cells import KernelPort, run_cell
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 
 
-@pytest.fixture(scope="module")
-def source() -> Iterator[KernelSource]:
-    source = KernelSource.start(spares=1, preload=())
-    source.wait_ready()
+@pytest.fixture(scope="module", params=["none", "full"])
+def source(request: pytest.FixtureRequest) -> Iterator[KernelSource]:
+    source = KernelSource.start(spares=1, preload=(), level=sandbox.Level(request.param))
+    assert source.wait_ready().level == request.param
     yield source
     source.close()
 
@@ -69,7 +70,7 @@ def test_environment_is_an_allow_list(source: KernelSource, monkeypatch: pytest.
 def test_private_folder(kernel: Kernel) -> None:
     """A kernel works in a folder of its own, which is also its HOME."""
     printed = say(kernel, "import os, tempfile; print(os.getcwd(), os.environ['HOME'], tempfile.gettempdir())")
-    assert printed.split() == [kernel.folder] * 3
+    assert printed.split() == [kernel.folder or filesystem.HOME] * 3
 
 
 def test_two_kernels_differ(source: KernelSource) -> None:

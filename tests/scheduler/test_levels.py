@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.journeys.product import Product
+
+ROOT = Path(__file__).resolve().parents[2]
 
 IN_A_CAGE = """
 from bifrost_kernel import errors
@@ -51,3 +60,44 @@ def test_doctor_tries_it_out() -> None:
     probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert probe.returncode == 1
     assert "Operation not permitted" in probe.stdout
+
+
+class CagedProduct(Product):
+    """The product on a machine that permits no namespaces."""
+
+    def launch(self) -> subprocess.Popen[str]:
+        code = (
+            "import sys; from bifrost_kernel.forkserver import jail; jail.confine(); "
+            "from bifrost_scheduler.web import serve; sys.exit(serve.main(sys.argv[1]))"
+        )
+        settings = {"home": str(self.home), "workspace": str(self.workspace), **self._settings}
+        command = [sys.executable, "-c", code, json.dumps(settings)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_the_api_refuses_workflows_and_the_audit_says_why(tmp_path: Path) -> None:
+    """503 with what to do; no execution is left; everything else answers."""
+    product = CagedProduct(tmp_path, ROOT / "workspace").start()
+    try:
+        assert until(lambda: entered(product) != [])
+        answer = product.run("hello_world", name="Ada")
+        assert (answer.status_code, answer.json()["error"]) == (503, "Unavailable")
+        assert "--insecure-reduced-sandbox" in answer.json()["message"]
+        assert product.executions() == []
+        assert [act["sandbox"] for act in entered(product)] == [None]
+        assert product.http.get("/api/health").status_code == 200
+    finally:
+        product.close()
+
+
+def entered(product: Product) -> list[dict[str, object]]:
+    """What the audit says of the sandbox."""
+    acts = [entry["body"] for entry in product.http.get("/api/audit").json()["items"]]
+    return [act["details"] for act in acts if act.get("action") == "sandbox.enter"]
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        os.sched_yield()
+    return condition()

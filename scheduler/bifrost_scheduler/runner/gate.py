@@ -35,6 +35,11 @@ class EgressGate:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
+    def start(self) -> None:
+        """Start the proxy beforehand, so that the first execution need not wait for it."""
+        with self._lock, contextlib.suppress(OSError):
+            self._ensure()
+
     def attach(self, name: str, doorstep: int) -> None:
         """Serve the kernel with this doorstep; what it does is told under `name`."""
         with self._lock, contextlib.suppress(OSError):
@@ -57,16 +62,19 @@ class EgressGate:
             self._end()
 
     def _tell(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> socket.socket:
-        if self._process is None or self._process.poll() is not None:
+        control = self._ensure()
+        socket.send_fds(control, [json.dumps(message).encode()], descriptors)
+        return control
+
+    def _ensure(self) -> socket.socket:
+        if self._control is None or self._process is None or self._process.poll() is not None:
             self._end()
-            self._start()
-        assert self._control is not None
-        socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+            self._control = self._spawn()
         return self._control
 
-    def _start(self) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(_ANSWER_SECONDS)
+    def _spawn(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_ANSWER_SECONDS)
         with theirs:
             command = ["-m", "bifrost_scheduler.runner.egress", str(theirs.fileno()), json.dumps(self._allowed)]
             self._process = subprocess.Popen(
@@ -77,6 +85,7 @@ class EgressGate:
                 start_new_session=True,
                 cwd="/",
             )
+        return ours
 
     def _end(self) -> None:
         if self._control is not None:
