@@ -49,9 +49,9 @@ def say(kernel: Kernel, code: str) -> str:
 
 def until(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
+    while not (met := condition()) and time.monotonic() < deadline:
         os.sched_yield()
-    return condition()
+    return met
 
 
 def test_environment_is_an_allow_list(source: KernelSource, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,6 @@ def entered(product: Product) -> list[dict[str, object]]:
 
 def until(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
+    while not (met := condition()) and time.monotonic() < deadline:
         os.sched_yield()
-    return condition()
+    return met
