@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -52,6 +53,8 @@ class Executions:
         self._signals = notices
         self._records = records
         self._record_unrun = record_unrun
+        # One at a time: the record of whoever comes second must not replace the one that was sealed.
+        self._ending = threading.RLock()
         self.on_pending: Callable[[], None] = lambda: None
         """Called when there is something to claim; the runner puts its wake-up here."""
         self.find_refusal: Callable[[], str | None] = lambda: None
@@ -193,13 +196,14 @@ class Executions:
 
     def reject(self, principal: Principal, execution_id: str) -> contract.Execution:
         """End a waiting execution as `cancelled`. Raises as `approve` does."""
-        execution = self._get_to_decide(principal, execution_id)
-        if execution.status is not models.ExecutionStatus.AWAITING_APPROVAL:
-            raise errors.Conflict(f"The execution {execution.id} does not wait for an approval: {execution.status}.")
-        self._store.append_audit(
-            ledger.audit(principal, "execution.reject", organization=execution.organization, target=execution.id)
-        )
-        return self._finish_unrun(execution, f"Rejected by {principal.label}.")
+        with self._ending:
+            execution = self._get_to_decide(principal, execution_id)
+            if execution.status is not models.ExecutionStatus.AWAITING_APPROVAL:
+                raise errors.Conflict(f"The execution {execution.id} waits for no approval: it is {execution.status}.")
+            self._store.append_audit(
+                ledger.audit(principal, "execution.reject", organization=execution.organization, target=execution.id)
+            )
+            return self._finish_unrun(execution, f"Rejected by {principal.label}.")
 
     def cancel(self, principal: Principal, execution_id: str) -> contract.Execution:
         """End it: at once when it waits, else by stopping its kernel (the answer then still says `running`).
@@ -272,7 +276,10 @@ class Executions:
             error_type="Cancelled",
             completed_at=datetime.now(UTC),
         )
-        return self.finish(execution, outcome, self._record_unrun(execution, outcome))
+        with self._ending:
+            if not self.reload(execution.id).is_waiting:
+                raise errors.Conflict(f"The execution {execution.id} waits no more.")
+            return self.finish(execution, outcome, self._record_unrun(execution, outcome))
 
     def _find_replay(
         self, organization: str, workflow: str, idempotency: contract.Idempotency | None

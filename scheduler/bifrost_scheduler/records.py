@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import shutil
 from pathlib import Path
 
 from bifrost_kernel import errors
@@ -17,6 +19,14 @@ from bifrost_scheduler.store import contract
 class Records:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @property
+    def _unfinished(self) -> Path:
+        return self._folder / "unfinished"
+
+    def clear_unfinished(self) -> None:
+        """Remove what a killed control plane had begun to write; to be called before anything is written."""
+        shutil.rmtree(self._unfinished, ignore_errors=True)
 
     def path(self, execution: contract.NewExecution) -> Path:
         """Where its record lies or will lie."""
@@ -29,7 +39,8 @@ class Records:
             Unavailable: the disk does not take it.
         """
         try:
-            _write_durably(self.path(execution), record)
+            # A name of its own: two who end one execution at once must not take each other's file away.
+            _write_durably(self.path(execution), self._unfinished / f"{execution.id}-{secrets.token_hex(4)}", record)
         except OSError as error:
             raise errors.Unavailable(f"The record of {execution.id} cannot be written: {error.strerror}.") from error
         return hashlib.sha256(record).hexdigest()
@@ -51,16 +62,16 @@ class Records:
         return record
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+def _write_durably(path: Path, partial: Path, content: bytes) -> None:
+    for folder in (path.parent, partial.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

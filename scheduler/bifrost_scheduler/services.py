@@ -148,6 +148,7 @@ def build(settings: Settings) -> Services:
     notices, tokens, late = Signals(), ExecutionTokens(), _LateRunner()
     options = Options(store=store, run_provider=late.run_provider)
     records = Records(settings.records_dir)
+    records.clear_unfinished()
     executions = Executions(
         settings=settings,
         store=store,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,7 +47,16 @@ def test_organization(client: Client, organization: str) -> None:
     one = client()
     assert one.get(f"/api/organizations/{organization}").json()["active"] is True
     assert code_of(one.post("/api/organizations", json={"id": organization, "name": "Twice"})) == (409, "Conflict")
-    assert organization in [row["id"] for row in one.get("/api/organizations?limit=200").json()["items"]]
+    assert organization in [row["id"] for row in every(one, "/api/organizations")]
+
+
+def every(one: httpx.Client, path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a list over all its pages."""
+    page = one.get(path, params={"limit": 200}).json()
+    yield from page["items"]
+    while page["next_cursor"]:
+        page = one.get(path, params={"limit": 200, "cursor": page["next_cursor"]}).json()
+        yield from page["items"]
 
 
 @pytest.mark.parametrize(

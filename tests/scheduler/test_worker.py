@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import nbformat
-import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -98,13 +99,11 @@ def test_many_at_once(pool: EnginePool, source: KernelSource) -> None:
 def test_dead_worker_is_told_and_replaced(pool: EnginePool, source: KernelSource) -> None:
     """The death of a worker fails its executions with WorkerDied; the next execution finds another."""
     execute(pool, source, job(4))
-    (worker,) = [
-        process for process in psutil.Process().children() if "bifrost_scheduler.runner.worker" in process.cmdline()
-    ]
+    (worker,) = pool.worker_pids()
     kernel = source.acquire()
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(pool.execute, job(5, "while True: pass"), kernel)
-        worker.kill()
+        os.kill(worker, signal.SIGKILL)
         with pytest.raises(WorkerDied):
             run.result(30)
     kernel.close()

@@ -46,6 +46,8 @@ class _Worker:
         self._ids = itertools.count(1)
         self._waiting: dict[int, Future[bytes]] = {}
         self._control: socket.socket | None = None
+        self.pid: int | None = None
+        """Of the process that runs now, or of the last one."""
         self._closing = False
         self._up = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"bifrost-worker-{number}", daemon=True)
@@ -97,7 +99,7 @@ class _Worker:
                 hasty += 1
                 continue
             with self._lock:
-                self._control = control
+                self._control, self.pid = control, process.pid
                 if self._closing:
                     control.shutdown(socket.SHUT_RDWR)
             self._up.set()
@@ -196,6 +198,10 @@ class EnginePool:
             return self._choose().ask({"op": "complete"}, body)
         except WorkerDied:
             return complete_without_kernel(job, closing)
+
+    def worker_pids(self) -> list[int]:
+        """The processes of the workers, for whoever watches over them."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def discard(self, execution_id: str) -> None:
         """Forget an executed notebook that nobody will seal (a data provider's)."""

@@ -143,6 +143,11 @@ class Execution(NewExecution):
     record_sha256: str | None = None
 
     @property
+    def is_waiting(self) -> bool:
+        """Nothing of it ran yet."""
+        return self.status in (models.ExecutionStatus.PENDING, models.ExecutionStatus.AWAITING_APPROVAL)
+
+    @property
     def duration_ms(self) -> int | None:
         if self.completed_at is None or self.started_at is None:
             return None
