@@ -200,7 +200,8 @@ def test_close_leaves_nothing() -> None:
     folder = Path(kernel.folder)
     source.close()
     kernel.close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    # A control plane of other tests may live in this process, too: it may close what it had open, and opens nothing.
+    assert until(lambda: set(os.listdir("/proc/self/fd")) <= before)
     assert not folder.parent.exists()
     assert set(psutil.Process().children()) <= processes
     with pytest.raises(errors.Unavailable):
@@ -212,10 +213,11 @@ def test_many_kernels_leak_nothing(source: KernelSource) -> None:
     """500 kernels leave no descriptors, here and in the fork server, and no zombie."""
     source.acquire().close()
     server = psutil.Process(source.fork_server_pid()).children()[0]
+    before = len(os.listdir("/proc/self/fd"))
     for _ in range(500):
         source.acquire().close()
     # Spares come and go; a leak would be counted in hundreds.
-    assert len(os.listdir("/proc/self/fd")) < 60
+    assert len(os.listdir("/proc/self/fd")) < before + 40
     assert server.num_fds() < 30
     assert until(lambda: len(server.children()) == 1)
 
