@@ -10,9 +10,10 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -97,32 +98,40 @@ def _text_of(message: dict[str, Any]) -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
-def lab(control_plane_client: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab on a free port, a client of the control plane like any other."""
+@contextmanager
+def running_lab(control_plane: httpx.Client, folder: Path) -> Iterator[tuple[Lab, subprocess.Popen[bytes], IO[bytes]]]:
+    """JupyterLab on a free port, a client of the control plane like any other; its process, and its lifeline."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path_factory.mktemp("author")),
-        "BIFROST_URL": str(control_plane_client.base_url),
+        "HOME": str(folder),
+        "BIFROST_URL": str(control_plane.base_url),
         "BIFROST_API_KEY": "test",
         "BIFROST_ORGANIZATION": "test-org-active",
         "BIFROST_LAB_TOKEN": TOKEN,
     }
-    command = [sys.executable, "-m", "bifrost_portal.lab", "127.0.0.1", str(port), str(product.WORKSPACE)]
-    log = tmp_path_factory.mktemp("lab") / "lab.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "bifrost_portal.lab", "127.0.0.1", str(port), str(product.WORKSPACE), str(reading)]
+    log = folder / "lab.log"
+    with log.open("wb") as output, open(reading, "rb"):
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, pass_fds=(reading,))
     url = f"http://127.0.0.1:{port}"
-    try:
-        with httpx.Client(base_url=url, headers={"Authorization": f"token {TOKEN}"}, timeout=60) as client:
-            _wait_until_it_answers(client, process, log)
-            yield Lab(url, client)
-    finally:
-        process.terminate()
-        process.wait()
+    with open(writing, "wb") as lifeline:
+        try:
+            with httpx.Client(base_url=url, headers={"Authorization": f"token {TOKEN}"}, timeout=60) as client:
+                _wait_until_it_answers(client, process, log)
+                yield Lab(url, client), process, lifeline
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def lab(control_plane_client: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with running_lab(control_plane_client, tmp_path_factory.mktemp("author")) as (started, _, _):
+        yield started
 
 
 def _wait_until_it_answers(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:

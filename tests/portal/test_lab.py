@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import httpx
+import psutil
 
-from tests.portal.conftest import Kernel, Lab
+from tests.portal.conftest import Kernel, Lab, running_lab
 
 
 def test_the_bifrost_kernel_is_the_default(lab: Lab) -> None:
@@ -97,3 +99,14 @@ def test_lab_asks_for_its_token(lab: Lab) -> None:
 def test_lab_serves_no_voila(lab: Lab) -> None:
     """Voila is no extension of the authors' server."""
     assert lab.client.get("/voila/render/x.ipynb").status_code == 404
+
+
+def test_lab_ends_with_the_control_plane(control_plane_client: httpx.Client, tmp_path: Path) -> None:
+    """When the control plane is gone, however it went, Lab and its kernels are too."""
+    with running_lab(control_plane_client, tmp_path) as (lab, process, lifeline):
+        lab.start_kernel("bifrost").close()
+        kernels = psutil.Process(process.pid).children(recursive=True)
+        assert kernels
+        lifeline.close()
+        assert process.wait(timeout=30) is not None
+        assert not psutil.wait_procs(kernels, timeout=30)[1]

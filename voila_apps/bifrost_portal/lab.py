@@ -1,4 +1,4 @@
-"""JupyterLab for authors, as `bifrost up` starts it: `python -m bifrost_portal.lab HOST PORT WORKSPACE`.
+"""JupyterLab for authors, as `bifrost up` starts it: `… -m bifrost_portal.lab HOST PORT WORKSPACE LIFELINE`.
 
 An ordinary client of the control plane: its environment holds the address and a key of its author, and no file of the
 home. Kernels do not see even that (`bifrost_kernel.provisioner`).
@@ -7,8 +7,10 @@ home. Kernels do not see even that (`bifrost_kernel.provisioner`).
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from jupyterlab.labapp import LabApp
@@ -48,14 +50,25 @@ def _folders(workspace: Path) -> tuple[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until a signal ends it; the sign-in token comes by the environment, where `ps` does not show it."""
-    host, port, workspace = arguments
+    """Serve until a signal, or the end of whoever holds the other end of the lifeline (a pipe's descriptor).
+
+    The sign-in token comes by the environment, where `ps` does not show it.
+    """
+    host, port, workspace, lifeline = arguments
+    threading.Thread(target=_end_with, args=(int(lifeline),), name="lifeline", daemon=True).start()
     config = configure(Config(), host=host, port=int(port), workspace=workspace)
     config.IdentityProvider.token = os.environ.pop("BIFROST_LAB_TOKEN")
     # Sockets of kernels lie here: private, and short, since a Unix address has 108 bytes at most.
     with tempfile.TemporaryDirectory(prefix="bifrost-") as runtime:
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
         LabApp.initialize_server(argv=[], config=config).start()
+
+
+def _end_with(lifeline: int) -> None:
+    """A control plane that was killed closes its end: Lab and its kernels must not outlive it, nor keep the port."""
+    while os.read(lifeline, 1):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

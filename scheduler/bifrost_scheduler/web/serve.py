@@ -42,6 +42,8 @@ class Lab:
     """JupyterLab of the authors."""
 
     process: subprocess.Popen[bytes]
+    lifeline: int
+    """Closed by the system when this process ends, however it ends; Lab ends with it."""
     url: str
 
 
@@ -158,24 +160,19 @@ def start_lab(services: Services, url: str) -> Lab:
         "BIFROST_API_KEY": key,
         "BIFROST_LAB_TOKEN": token,
     }
-    with open(settings.logs_dir / "lab.log", "ab") as log:
+    theirs, ours = os.pipe()
+    with open(settings.logs_dir / "lab.log", "ab") as log, open(theirs, "rb"):
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "bifrost_portal.lab",
-                settings.host,
-                str(settings.lab_port),
-                str(settings.workspace),
-            ],
+            lab_command(settings, lifeline=theirs),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            pass_fds=(theirs,),
             start_new_session=True,
         )
     _wait_for_port(settings.lab_port, process)
-    return Lab(process, f"http://{_shown_host(settings.host)}:{settings.lab_port}/lab?token={token}")
+    return Lab(process, ours, f"http://{_shown_host(settings.host)}:{settings.lab_port}/lab?token={token}")
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -187,8 +184,8 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def lab_command(settings: Settings) -> list[str]:
-    arguments = (settings.host, str(settings.lab_port), str(settings.workspace))
+def lab_command(settings: Settings, *, lifeline: int) -> list[str]:
+    arguments = (settings.host, str(settings.lab_port), str(settings.workspace), str(lifeline))
     return [sys.executable, "-m", "bifrost_portal.lab", *arguments]
 
 
