@@ -1,0 +1,168 @@
+"""The form of a workflow as a widget: `BifrostForm("hello_world")` in JupyterLab, and what stands behind a form in the portal.
+
+The same ES module draws it in both. The widget passes messages between the browser and a backend; it checks nothing,
+since whatever comes from a browser is checked again by the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import anywidget
+import httpx
+import traitlets
+from comm import get_comm_manager
+
+Json = dict[str, Any]
+
+ASSETS = Path(__file__).parent / "static"
+FORM_CSS = "\n".join((ASSETS / name).read_text("utf-8") for name in ("tokens.css", "form.css"))
+
+
+class FormRefused(Exception):
+    """The input was refused; `fields` as the API gives them.
+
+    Args:
+        unsure: nobody knows whether the request arrived; the same key may be sent again.
+    """
+
+    def __init__(self, message: str, fields: list[Json] | None = None, *, unsure: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields or []
+        self.unsure = unsure
+
+
+class Backend(Protocol):
+    """What stands behind a form. Each method raises `FormRefused`."""
+
+    def spec(self) -> Json: ...
+
+    def options(self, field: str, values: Mapping[str, Any], *, refresh: bool) -> Json: ...
+
+    def submit(self, values: Mapping[str, Any], key: str) -> Json: ...
+
+    def follow(self, execution_id: str) -> Iterator[Json]:
+        """`{"line": …}` for each event, then one `{"over": …}`."""
+        ...
+
+
+class BifrostForm(anywidget.AnyWidget):  # type: ignore[misc]
+    """A form; `backend` answers what the browser asks."""
+
+    _esm = (ASSETS / "form.js").read_text("utf-8")
+    _css = FORM_CSS
+    spec = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, backend: Backend, **traits: Any) -> None:
+        super().__init__(spec=backend.spec(), **traits)
+        self._backend = backend
+        self.on_msg(self._answer)
+
+    def _answer(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if not isinstance(content, dict):
+            return
+        if isinstance(content.get("follow"), str):
+            self._follow(content["follow"])
+        elif content.get("ask") in ("options", "submit") and isinstance(content.get("id"), str):
+            self.send({"id": content["id"], **self._ask(content)})
+
+    def _ask(self, content: Json) -> Json:
+        values = content.get("values")
+        if not isinstance(values, dict):
+            return _error(FormRefused("The form sent no values."))
+        try:
+            if content["ask"] == "submit":
+                return {"answer": self._backend.submit(values, str(content.get("key", "")))}
+            refresh = content.get("refresh") is True
+            return {"answer": self._backend.options(str(content.get("field", "")), values, refresh=refresh)}
+        except FormRefused as refused:
+            return _error(refused)
+
+    def _follow(self, execution_id: str) -> None:
+        """Tell the browser what happens; from a thread of its own, so that the kernel stays free for the author."""
+        loop = asyncio.get_event_loop()
+
+        def tell() -> None:
+            for said in self._backend.follow(execution_id):
+                loop.call_soon_threadsafe(self.send, {"follow": execution_id, **said})
+
+        threading.Thread(target=tell, name="form", daemon=True).start()
+
+
+class HttpBackend:
+    """A form of the control plane, by HTTP, with a token that is good for this form alone."""
+
+    def __init__(self, client: httpx.Client, form: str) -> None:
+        self._client = client
+        self._path = f"/api/forms/{form}"
+
+    @classmethod
+    def from_environment(cls) -> HttpBackend:
+        """The one that the portal started this kernel for."""
+        token, organization = os.environ.pop("BIFROST_FORM_TOKEN"), os.environ["BIFROST_ORGANIZATION"]
+        client = httpx.Client(
+            base_url=os.environ["BIFROST_URL"],
+            headers={"Authorization": f"Bearer {token}", "X-Organization-Id": organization},
+            timeout=30,
+            trust_env=False,
+        )
+        return cls(client, os.environ["BIFROST_FORM"])
+
+    def spec(self) -> Json:
+        return self._ask("GET", self._path)
+
+    def options(self, field: str, values: Mapping[str, Any], *, refresh: bool) -> Json:
+        if not field.isidentifier():
+            raise FormRefused(f"There is no field {field[:80]!r}.")
+        return self._ask("POST", f"{self._path}/options/{field}", {"values": dict(values), "refresh": refresh})
+
+    def submit(self, values: Mapping[str, Any], key: str) -> Json:
+        return self._ask("POST", self._path, dict(values), {"Idempotency-Key": key} if key else {})
+
+    def follow(self, execution_id: str) -> Iterator[Json]:
+        """Nothing: the portal's page follows executions itself, with the person's own session."""
+        yield from ()
+
+    def _ask(self, method: str, path: str, body: Json | None = None, headers: Mapping[str, str] | None = None) -> Json:
+        try:
+            answer = self._client.request(method, path, json=body, headers=dict(headers or {}))
+        except httpx.TransportError as error:
+            raise FormRefused("The control plane cannot be reached just now. Please try again.", unsure=True) from error
+        if answer.is_error:
+            problem = _problem(answer)
+            details = problem.get("details")
+            fields = details.get("fields", []) if isinstance(details, dict) else []
+            raise FormRefused(str(problem.get("message", "That did not work.")), fields, unsure=answer.status_code >= 500)
+        return dict(answer.json())
+
+
+def portal_form() -> BifrostForm:
+    """What the portal's notebook shows: the form that this kernel was started for, and a door that opens for nothing else."""
+    refuse_new_widgets()
+    return BifrostForm(HttpBackend.from_environment())
+
+
+def refuse_new_widgets() -> None:
+    """A visitor talks to the widget that is there; making others (any class that is installed) is an author's right."""
+    manager = get_comm_manager()
+    opened: Callable[..., None] | None = manager.targets.get("jupyter.widget")
+    if opened is not None:
+        manager.unregister_target("jupyter.widget", opened)
+
+
+def _error(refused: FormRefused) -> Json:
+    return {"error": {"message": refused.message, "fields": refused.fields, "unsure": refused.unsure}}
+
+
+def _problem(answer: httpx.Response) -> Json:
+    try:
+        problem = answer.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

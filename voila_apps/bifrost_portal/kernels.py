@@ -1,0 +1,132 @@
+"""The kernels behind forms: each is one visitor's alone, holds a token for one form, and ends when nobody looks any more.
+
+`server` makes the manager, the form's page orders a kernel before Voila starts it. What runs in these kernels is the
+portal's own widget, never an author's code; what a browser may send to them is `ALLOWED_MESSAGES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado import web
+from traitlets import Int, List
+
+from bifrost_portal.visitors import Visitor
+
+ALLOWED_MESSAGES = ("comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request")
+"""Nothing that executes, completes, inspects, debugs or ends: forms need widgets' messages only."""
+
+INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "SSL_CERT_FILE")
+"""All that a kernel gets of the portal's environment."""
+
+ABANDONED_SECONDS = 30.0
+"""A kernel whose page is gone is kept this long: a phone that lost its net comes back."""
+
+
+class OwnKernelspec(KernelSpecManager):  # type: ignore[misc]
+    """This Python's own kernel and no other: what else is installed on the machine is not for customers."""
+
+    kernel_dirs = List([])
+
+
+@dataclass
+class Order:
+    """What the next kernel of this request is for."""
+
+    visitor: Visitor
+    environment: dict[str, str]
+
+
+@dataclass
+class Tenancy:
+    """Whose kernel it is, and whether anybody looks at it."""
+
+    email: str
+    session: str
+    token: str
+    sockets: set[Any] = field(default_factory=set)
+    seen_at: float = field(default_factory=time.monotonic)
+
+
+ordered: contextvars.ContextVar[Order | None] = contextvars.ContextVar("ordered", default=None)
+
+
+class FormKernels(AsyncMappingKernelManager):  # type: ignore[misc]
+    """Voila's kernel manager, with owners and limits."""
+
+    per_person = Int(4).tag(config=True)
+    in_all = Int(24).tag(config=True)
+    starting = Int(2, help="Kernels that start at once: a rush of visitors must not starve the machine.").tag(config=True)
+    home = ""
+    """An empty folder that kernels take for their home."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.tenants: dict[str, Tenancy] = {}
+        self._slots = asyncio.Semaphore(self.starting)
+        self._coming: list[str] = []
+
+    def has_room(self, visitor: Visitor) -> bool:
+        """Whether one more form of this visitor gets a kernel behind it."""
+        theirs = [*(tenant.email for tenant in self.tenants.values()), *self._coming]
+        return len(theirs) < self.in_all and theirs.count(visitor.email) < self.per_person
+
+    def owns(self, visitor: Visitor, kernel_id: str) -> bool:
+        tenant = self.tenants.get(kernel_id)
+        return tenant is not None and tenant.email == visitor.email and tenant.session == visitor.session
+
+    async def start_kernel(self, **wanted: Any) -> str:
+        """Start what this request ordered; whoever ordered nothing gets nothing."""
+        order = ordered.get()
+        if order is None:
+            raise web.HTTPError(404)
+        wanted["env"] = {**self._environment(), **_request_info(wanted.get("env") or {}), **order.environment}
+        self._coming.append(order.visitor.email)
+        try:
+            async with self._slots:
+                kernel_id: str = await super().start_kernel(**wanted)
+        finally:
+            self._coming.remove(order.visitor.email)
+        self.tenants[kernel_id] = Tenancy(order.visitor.email, order.visitor.session, order.visitor.token)
+        return kernel_id
+
+    async def shutdown_kernel(self, kernel_id: str, *arguments: Any, **options: Any) -> Any:
+        self.tenants.pop(kernel_id, None)
+        return await super().shutdown_kernel(kernel_id, *arguments, **options)
+
+    async def end_abandoned(self) -> None:
+        """End the kernels at which nobody has looked for a while."""
+        limit = time.monotonic() - ABANDONED_SECONDS
+        for kernel_id, tenant in list(self.tenants.items()):
+            if not tenant.sockets and tenant.seen_at < limit:
+                await self.end(kernel_id)
+
+    async def end_of_session(self, session: str) -> None:
+        """End a session's kernels and close what is open to them."""
+        for kernel_id, tenant in list(self.tenants.items()):
+            if tenant.session == session:
+                for socket in list(tenant.sockets):
+                    socket.close(1008, "signed out")
+                await self.end(kernel_id)
+
+    async def end(self, kernel_id: str) -> None:
+        """End it now, whatever it does."""
+        if kernel_id in self:
+            await self.shutdown_kernel(kernel_id, now=True)
+        self.tenants.pop(kernel_id, None)
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        return {**kept, "HOME": self.home, "IPYTHONDIR": self.home, "JUPYTER_RUNTIME_DIR": self.home}
+
+
+def _request_info(environment: dict[str, str]) -> dict[str, str]:
+    """What Voila tells a kernel of itself, of all the environment that it would hand over."""
+    return {name: value for name, value in environment.items() if name.startswith("VOILA_")}

@@ -1,0 +1,169 @@
+"""The workflows that a visitor may use, and the form of each: the page is there at once, the kernel comes behind it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tornado import web
+from voila.tornado.handler import TornadoVoilaHandler
+
+from bifrost_portal import gate, kernels
+from bifrost_portal.api_client import ControlPlane, Refused
+from bifrost_portal.pages.base import Page
+from bifrost_portal.visitors import Organization
+
+FORM_NAME = r"([a-z][a-z0-9_]{0,63})"
+RECENT = 5
+PAGE_LIMIT = 200
+NOTEBOOK = "portal.ipynb"
+
+
+class Workflows(Page):
+    """Home: what one may do, by category, and what one did last."""
+
+    async def get(self) -> None:
+        organization = self.organization
+        self.remember(organization)
+        forms = await _all_forms(self.api, organization)
+        recent = await self.api.get(
+            "/api/executions", organization=organization.id, org=organization.id, caller="me", limit=RECENT
+        )
+        self.show(
+            "workflows.html",
+            organization=organization,
+            categories=_by_category(forms),
+            recent=recent["items"],
+            titles={form["name"]: form["title"] for form in forms},
+        )
+
+
+class FormPage(Page):
+    """One form. Its HTML goes out before a kernel is thought of; Voila's part follows on the same answer."""
+
+    POLICY = gate.KERNEL_PAGE_POLICY
+
+    async def get(self, name: str) -> None:
+        organization = self.organization
+        self.remember(organization)
+        form = await self.api.get(f"/api/forms/{name}", organization=organization.id)
+        prefill = {key: self.get_query_argument(key) for key in form["prefill"] if key in self.request.query_arguments}
+        again = self.get_query_argument("again", None)
+        if again and re.fullmatch(r"[0-9a-f-]{36}", again):
+            prefill = {**await _inputs_of(self.api, again), **prefill}
+        self.write(self.html("form.html", organization=organization, form=form, prefill=prefill))
+        await self.flush()
+        if await self.has_kernel(organization, name):
+            async for piece in VoilaPart(self).pieces():
+                self.write(piece)
+                await self.flush()
+        self.finish("</body></html>")
+
+    async def has_kernel(self, organization: Organization, name: str) -> bool:
+        """Order a kernel for this form, if there is room for one; the form works without, too."""
+        if not self.settings["kernel_manager"].has_room(self.me):
+            return False
+        session = await self.api.post("/api/form-sessions", {"form": name}, organization=organization.id)
+        environment = {
+            "BIFROST_URL": self.portal.settings.control_plane,
+            "BIFROST_FORM": name,
+            "BIFROST_ORGANIZATION": organization.id,
+            "BIFROST_FORM_TOKEN": session["token"],
+        }
+        kernels.ordered.set(kernels.Order(self.me, environment))
+        return True
+
+    async def post(self, name: str) -> None:
+        """Submit it: the same request that the kernel makes, for forms that have none behind them."""
+        key = self.request.headers.get("Idempotency-Key")
+        headers = {"Idempotency-Key": key} if key else {}
+        answer = await self.api.post(
+            f"/api/forms/{name}", self.read_json(), organization=self.organization.id, **headers
+        )
+        self.send(answer, status=202)
+
+
+class VoilaPart:
+    """Voila's part of a form's page: it starts the kernel, runs the one cell, and connects the browser to it."""
+
+    def __init__(self, page: FormPage) -> None:
+        self._page = page
+
+    async def pieces(self) -> Any:
+        page = self._page
+        voila = TornadoVoilaHandler(page.application, page.request, **page.settings["voila_handler"])
+        voila.current_user = page.me
+        try:
+            async for piece in voila.get_generator(path=None):
+                yield piece
+        except web.HTTPError:
+            return
+
+
+class FormOptions(Page):
+    async def post(self, name: str, field: str) -> None:
+        path = f"/api/forms/{name}/options/{field}"
+        self.send(await self.api.post(path, self.read_json(), organization=self.organization.id))
+
+
+class FormDraft(Page):
+    """What somebody has filled in so far."""
+
+    async def get(self, name: str) -> None:
+        try:
+            self.send(await self._ask("GET", name))
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            self.send({"values": {}})
+
+    async def put(self, name: str) -> None:
+        await self._ask("PUT", name, self.read_json())
+        self.send({})
+
+    async def delete(self, name: str) -> None:
+        await self._ask("DELETE", name)
+        self.send({})
+
+    async def _ask(self, method: str, name: str, body: Any = None) -> Any:
+        return await self.api.ask(method, f"/api/forms/{name}/draft", body=body, organization=self.organization.id)
+
+
+class Leave(Page):
+    """Voila's front end says that its page is closed: nobody needs the kernel any more."""
+
+    def check_xsrf_cookie(self) -> None:
+        """A browser's farewell carries no token; where it comes from has been checked, and all it does is end one's own."""
+
+    async def post(self, kernel_id: str) -> None:
+        manager = self.settings["kernel_manager"]
+        if not manager.owns(self.me, kernel_id):
+            raise web.HTTPError(404)
+        await manager.end(kernel_id)
+        self.set_status(204)
+
+
+async def _all_forms(api: ControlPlane, organization: Organization) -> list[dict[str, Any]]:
+    forms: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = await api.get("/api/forms", organization=organization.id, limit=PAGE_LIMIT, cursor=cursor)
+        forms += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return forms
+
+
+def _by_category(forms: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    names = sorted({form["category"] for form in forms}, key=str.casefold)
+    by_title = sorted(forms, key=lambda form: form["title"].casefold())
+    return [(name, [form for form in by_title if form["category"] == name]) for name in names]
+
+
+async def _inputs_of(api: ControlPlane, execution_id: str) -> dict[str, Any]:
+    """What an earlier execution was given, to start from."""
+    try:
+        answer = await api.get(f"/api/executions/{execution_id}/inputs")
+    except Refused:
+        return {}
+    return {item["name"]: item["value"] for item in answer["items"] if item["value"] is not None}
