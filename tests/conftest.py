@@ -201,7 +201,9 @@ def start_control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
 def _serve(services: composition.Services) -> tuple[str, Callable[[], None]]:
     listener = socket.create_server(("127.0.0.1", 0))
     # Callers may connect at once: the listener keeps them until the server accepts.
-    server = uvicorn.Server(uvicorn.Config(web.create_app(services), log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(web.create_app(services), log_config=None, access_log=False, proxy_headers=False)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
 
@@ -216,8 +218,13 @@ def _serve(services: composition.Services) -> tuple[str, Callable[[], None]]:
 
 @pytest.fixture(scope="session")
 def control_plane(start_control_plane: Callable[..., ControlPlane]) -> ControlPlane:
-    """The control plane that tests share: two executions of an organization run at once, three may wait."""
-    started = start_control_plane(organization_concurrency=2, organization_queue_limit=3)
+    """The control plane that tests share: two executions of an organization run at once, three may wait.
+
+    All tests come from one address, so that many of them may fail to sign in there.
+    """
+    started = start_control_plane(
+        organization_concurrency=2, organization_queue_limit=3, sign_in_address_attempts=1_000_000
+    )
     started.write({"workflows/tested.py": TESTED, "workflows/broken.py": BROKEN})
     return started
 
@@ -274,6 +281,38 @@ def new_key(client: Callable[..., httpx.Client]) -> Callable[..., str]:
         return str(made.json()["key"])
 
     return make
+
+
+@pytest.fixture
+def new_user(client: Callable[..., httpx.Client]) -> Callable[..., str]:
+    """Make a person with roles by organization, and give the email: `new_user({"acme": ["OrgAdmin"]})`."""
+
+    def make(roles: Mapping[str, list[str]] | None = None, **fields: Any) -> str:
+        body = {"email": f"person-{next(_NUMBERS)}@example.com", "name": "Ada", "roles": roles or {}, **fields}
+        made = client().post("/api/users", json=body)
+        assert made.status_code == 201, made.text
+        return str(made.json()["email"])
+
+    return make
+
+
+@pytest.fixture
+def sign_in(client: Callable[..., httpx.Client]) -> Callable[..., str]:
+    """Let a person sign in by a link (and set a password), and give the session's token."""
+
+    def make(email: str, **fields: str) -> str:
+        link = client().post(f"/api/users/{email}/link").raise_for_status().json()["token"]
+        begun = client(None).post("/api/sessions", json={"link": link, **fields})
+        assert begun.status_code == 201, begun.text
+        return str(begun.json()["token"])
+
+    return make
+
+
+@pytest.fixture
+def new_session(new_user: Callable[..., str], sign_in: Callable[..., str]) -> Callable[..., str]:
+    """The token of a new person with one role in one organization."""
+    return lambda organization, role: sign_in(new_user({organization: [role]}))
 
 
 @pytest.fixture

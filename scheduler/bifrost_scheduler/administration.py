@@ -97,6 +97,7 @@ class Administration:
             identity.authorize(principal, Permission.MANAGE_USERS, organization)
             for permission in permissions:
                 identity.authorize(principal, permission, organization)
+        _require_no_longer_life(principal, expires_at)
         if principal.workflows is not None and not set(principal.workflows).issuperset(
             ("*",) if workflows is None else workflows
         ):
@@ -107,6 +108,7 @@ class Administration:
             workflows=None if workflows is None else tuple(workflows),
             permissions=tuple(permission.value for permission in permissions),
             created_by=principal.subject,
+            made_by=principal.made_by,
             now=datetime.now(UTC),
             expires_at=expires_at,
         )
@@ -314,6 +316,13 @@ def _no_constant(name: str) -> Any:
 def _is_hidden(principal: Principal, organization: contract.Organization) -> bool:
     """An inactive organization is there for PlatformAdmins only, who may switch it on again."""
     return not organization.active and not principal.platform_admin
+
+
+def _require_no_longer_life(principal: Principal, expires_at: datetime | None) -> None:
+    """Raises `Forbidden`: a key would make one that outlives it."""
+    if principal.expires_at is not None and (expires_at is None or expires_at > principal.expires_at):
+        ends = models.isoformat(principal.expires_at)
+        raise errors.Forbidden(f"A key that expires makes keys that expire no later: name expires_at, up to {ends}.")
 
 
 def _require_platform_admin(principal: Principal, act: str) -> None:

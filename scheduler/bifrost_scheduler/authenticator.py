@@ -1,4 +1,4 @@
-"""From a presented key to a principal: API keys of the store, the operator's credential, and the development key.
+"""From a presented credential to a principal: sessions of people, API keys, the operator's and the development key.
 
 `web` asks it for every request. It keeps no key in clear: presented keys are compared by their hashes, in constant
 time.
@@ -11,7 +11,7 @@ import hmac
 from datetime import UTC, datetime
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler import tokens
+from bifrost_scheduler import sessions, tokens
 from bifrost_scheduler.identity import EVERYWHERE, Principal
 from bifrost_scheduler.store import contract
 
@@ -21,13 +21,24 @@ MAX_KEY_CHARS = 512
 class Authenticator:
     """`special` maps sha256 of a key to the principal that it stands for (operator, development)."""
 
-    def __init__(self, store: contract.Store) -> None:
+    def __init__(self, store: contract.Store, people: sessions.Sessions) -> None:
         self._store = store
+        self._sessions = people
         self._special: list[tuple[bytes, Principal]] = []
+        self._portals: list[bytes] = []
 
     def accept(self, key: str, principal: Principal) -> None:
         """Take this very key as that principal for the life of the process."""
         self._special.append((_digest(key), principal))
+
+    def accept_portal(self, key: str) -> None:
+        """Believe whoever shows this key in `X-Bifrost-Portal` which address a browser has; it opens nothing else."""
+        self._portals.append(_digest(key))
+
+    def is_portal(self, key: str) -> bool:
+        """Whether this is the key of a portal that this process started."""
+        presented = _digest(key)
+        return any(hmac.compare_digest(digest, presented) for digest in self._portals)
 
     def authenticate(self, key: str) -> Principal:
         """
@@ -36,11 +47,19 @@ class Authenticator:
         """
         if len(key) > MAX_KEY_CHARS:
             raise _refused()
+        if key.startswith(sessions.PREFIX):
+            return self._authenticate_person(key)
         presented = _digest(key)
         for digest, principal in self._special:
             if hmac.compare_digest(digest, presented):
                 return principal
         return self._authenticate_stored(key)
+
+    def _authenticate_person(self, token: str) -> Principal:
+        found = self._sessions.find_principal(token, now=datetime.now(UTC))
+        if found is None:
+            raise _refused()
+        return found
 
     def _authenticate_stored(self, key: str) -> Principal:
         now = datetime.now(UTC)
@@ -63,6 +82,8 @@ def principal_of(key: contract.ApiKey) -> Principal:
         grants=dict.fromkeys(organizations, permissions),
         workflows=key.workflows,
         platform_admin=key.platform_admin,
+        made_by=key.made_by or key.created_by,
+        expires_at=key.expires_at,
     )
 
 

@@ -234,8 +234,23 @@ class Executions:
     def _get_to_decide(self, principal: Principal, execution_id: str) -> contract.Execution:
         execution = self._find_visible(principal, execution_id)
         self.get_organization(principal, execution.organization)
-        identity.authorize_approval(principal, execution.organization, execution.caller)
+        made_by = self._maker_of(execution.caller)
+        identity.authorize_approval(principal, execution.organization, execution.caller, made_by=made_by)
         return execution
+
+    def _maker_of(self, caller: models.Caller) -> str | None:
+        """Who made the key that asked; one who is not known any more could be the very person who decides.
+
+        Raises:
+            Forbidden: the key is gone.
+        """
+        kind, _, key_id = caller.subject.partition(":")
+        if kind != "key":
+            return None
+        key = self._store.find_key(key_id)
+        if key is None:
+            raise errors.Forbidden("the key that asked for it is gone, and so is who stands behind it: cancel it")
+        return key.made_by or key.created_by
 
     def _find_visible(self, principal: Principal, execution_id: str) -> contract.Execution:
         """Raises `NotFound`: unknown, another organization's, or of an inactive one; the same answer for all."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import errors, models
 
@@ -17,6 +17,9 @@ Permission = models.Permission
 
 EVERYWHERE = "*"
 """In roles and grants: every organization."""
+
+PLATFORM_ADMIN = "PlatformAdmin"
+"""The role that is given for every organization or not at all."""
 
 ROLES: Mapping[str, frozenset[Permission]] = {
     "PlatformAdmin": frozenset(Permission),
@@ -50,6 +53,14 @@ class Principal(models.Frozen):
     workflows: tuple[str, ...] | None = None
     """The only workflows that a key may execute; None is any."""
     platform_admin: bool = False
+    roles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Role names of a person by organization id, or `*` for all of them."""
+    session_id: str | None = None
+    """The session that a person came with."""
+    made_by: str | None = None
+    """The subject of the person who made a key, or who made the key that made it."""
+    expires_at: AwareDatetime | None = None
+    """When a key ends; None is never."""
 
     @property
     def organizations(self) -> tuple[str, ...] | None:
@@ -74,16 +85,32 @@ class Principal(models.Frozen):
         return self.grants.get(organization, nothing) | self.grants.get(EVERYWHERE, nothing)
 
 
-def user_principal(email: str, *, name: str, roles: Mapping[str, Iterable[str]]) -> Principal:
+def user_principal(
+    email: str,
+    *,
+    name: str,
+    roles: Mapping[str, Iterable[str]],
+    known: Mapping[str, frozenset[Permission]] = ROLES,
+    session_id: str | None = None,
+) -> Principal:
     """A person with role names by organization; `PlatformAdmin` counts only when it is given for `*`.
+
+    Args:
+        known: the permissions of every role that there is.
 
     Raises:
         ValidationError: a role is unknown.
     """
-    platform_admin = "PlatformAdmin" in roles.get(EVERYWHERE, ())
-    grants = {organization: _permissions_of(names) for organization, names in roles.items()}
+    held = {organization: tuple(names) for organization, names in roles.items()}
     return Principal(
-        subject=f"user:{email}", kind="user", email=email, name=name, grants=grants, platform_admin=platform_admin
+        subject=f"user:{email}",
+        kind="user",
+        email=email,
+        name=name,
+        grants={organization: permissions_of(names, known=known) for organization, names in held.items()},
+        platform_admin=PLATFORM_ADMIN in held.get(EVERYWHERE, ()),
+        roles=held,
+        session_id=session_id,
     )
 
 
@@ -130,25 +157,59 @@ def authorize_execution(
         _require_form(workflow, trigger)
 
 
-def may_decide_approval(principal: Principal, requester: models.Caller) -> bool:
-    """Whether this is another one than the requester, also when one person holds both credentials."""
-    if principal.subject == requester.subject:
-        return False
-    if principal.email is None or requester.email is None:
-        return True
-    return principal.email.casefold() != requester.email.casefold()
+def may_decide_approval(principal: Principal, requester: models.Caller, *, made_by: str | None = None) -> bool:
+    """Whether this is another one than the requester: no person stands behind both credentials.
+
+    Args:
+        made_by: of a requesting key, who made it.
+    """
+    deciding = _persons(principal.subject, principal.email, principal.made_by)
+    asking = _persons(requester.subject, requester.email, made_by)
+    return deciding.isdisjoint(asking)
 
 
-def authorize_approval(principal: Principal, organization: str, requester: models.Caller) -> None:
+def authorize_approval(
+    principal: Principal, organization: str, requester: models.Caller, *, made_by: str | None = None
+) -> None:
     """Let the principal approve or reject what `requester` asked for.
+
+    Args:
+        made_by: of a requesting key, who made it.
 
     Raises:
         NotFound: the organization is not the principal's.
-        Forbidden: the permission is missing, or it is the requester himself.
+        Forbidden: the permission is missing, or it is the requester himself, in whichever credential.
     """
     authorize(principal, Permission.APPROVE_EXECUTIONS, organization)
-    if not may_decide_approval(principal, requester):
+    if not may_decide_approval(principal, requester, made_by=made_by):
         raise errors.Forbidden("an execution is approved or rejected by another one than who asked for it")
+
+
+def authorize_grant(principal: Principal, organization: str, permissions: Iterable[Permission]) -> None:
+    """Let the principal give, or take, these permissions in an organization, or in `*`: never more than it holds.
+
+    Raises:
+        NotFound: the organization is not the principal's.
+        Forbidden: it does not manage users there, or lacks one of the permissions itself.
+    """
+    if organization == EVERYWHERE:
+        if not principal.platform_admin:
+            raise errors.Forbidden("only PlatformAdmins give roles in every organization")
+        return
+    authorize(principal, Permission.MANAGE_USERS, organization)
+    missing = sorted(set(permissions) - principal.permissions_in(organization))
+    if missing:
+        raise errors.Forbidden(f"nobody gives or takes what he lacks himself: {', '.join(missing)} in {organization}")
+
+
+def require_whole_principal(principal: Principal) -> None:
+    """Refuse keys that are narrowed to workflows or to a time: what they made would be wider, or outlive them.
+
+    Raises:
+        Forbidden: it is such a key.
+    """
+    if principal.workflows is not None or principal.expires_at is not None:
+        raise errors.Forbidden("a key that expires, or is limited to workflows, manages no people")
 
 
 def organization_not_found(organization: str) -> errors.NotFound:
@@ -156,15 +217,27 @@ def organization_not_found(organization: str) -> errors.NotFound:
     return errors.NotFound(f"there is no organization {organization!r}")
 
 
-def _permissions_of(roles: Iterable[str]) -> frozenset[Permission]:
+def permissions_of(
+    roles: Iterable[str], *, known: Mapping[str, frozenset[Permission]] = ROLES
+) -> frozenset[Permission]:
+    """What these roles give together.
+
+    Raises:
+        ValidationError: a role is unknown.
+    """
     names = tuple(roles)
-    unknown = sorted(set(names) - set(ROLES))
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        choices = ", ".join(ROLES)
-        message = f"unknown role {unknown[0]!r}; there are {choices}"
+        message = f"unknown role {unknown[0]!r}; there are {', '.join(known)}"
         raise errors.ValidationError(message, [errors.FieldError("roles", "choice", message)])
     granted: frozenset[Permission] = frozenset()
-    return granted.union(*(ROLES[name] for name in names))
+    return granted.union(*(known[name] for name in names))
+
+
+def _persons(subject: str, email: str | None, made_by: str | None) -> frozenset[str]:
+    """Every name under which whoever is behind a credential may appear."""
+    names = (subject, made_by, None if email is None else f"user:{email}")
+    return frozenset(name.casefold() for name in names if name is not None)
 
 
 def _require_form(workflow: models.WorkflowMetadata, trigger: models.Trigger) -> None:

@@ -15,13 +15,13 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
 from bifrost_kernel import errors, models
 from bifrost_kernel.forkserver import sandbox
-from bifrost_scheduler import ledger
+from bifrost_scheduler import ledger, sessions
 from bifrost_scheduler.administration import Administration
 from bifrost_scheduler.authenticator import Authenticator
 from bifrost_scheduler.authoring import Authoring
@@ -31,6 +31,8 @@ from bifrost_scheduler.executions import Executions
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.options import Options
+from bifrost_scheduler.passwords import Passwords
+from bifrost_scheduler.people import People
 from bifrost_scheduler.records import Records
 from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import KernelSource
@@ -39,14 +41,19 @@ from bifrost_scheduler.runner.pool import EnginePool
 from bifrost_scheduler.runner.runner import Runner
 from bifrost_scheduler.secret_store.contract import SecretStore
 from bifrost_scheduler.secret_store.local import LocalSecretStore
+from bifrost_scheduler.sessions import Sessions
 from bifrost_scheduler.settings import Settings, prepare_home
+from bifrost_scheduler.sign_in import Limits, Opening, SignIn
 from bifrost_scheduler.signals import Signals
 from bifrost_scheduler.store import contract
+from bifrost_scheduler.store.people_contract import User
 from bifrost_scheduler.store.sqlite import SqliteStore
 from bifrost_scheduler.tokens import ExecutionTokens
 
 DEV_KEY = "test"
 DEV_EMAIL = "dev@example.com"
+DEV_PASSWORD = "test"
+"""The first start without --dev takes it away."""
 DEV_ORGANIZATION = "test-org-active"
 
 DEVELOPER = Principal(subject=f"user:{DEV_EMAIL}", kind="dev", email=DEV_EMAIL, name="Developer", platform_admin=True)
@@ -66,6 +73,10 @@ class Services:
     executions: Executions
     records: Records
     administration: Administration
+    people: People
+    passwords: Passwords
+    sessions: Sessions
+    sign_in: SignIn
     authenticator: Authenticator
     authoring: Authoring
     signals: Signals
@@ -95,6 +106,7 @@ class Services:
         if self._teller.ident is not None:
             self._teller.join()
         self.pool.close()
+        self.passwords.close()
         self.store.close()
         self.home_lock.close()
 
@@ -107,6 +119,15 @@ class Services:
             details = {"sandbox": None, "reason": error.message}
         if not self._stopping:
             self.store.append_audit(ledger.audit(OPERATOR, "sandbox.enter", details=details))
+
+    def accept_portal(self, key: str) -> None:
+        """Believe the portal that was started with this key which address a browser has (`X-Forwarded-For`)."""
+        self.authenticator.accept_portal(key)
+
+    def opening(self) -> Opening | None:
+        """What `bifrost up` prints so that somebody gets in; None when an administrator can sign in."""
+        email = DEV_EMAIL if self.settings.dev else None
+        return self.sign_in.opening(OPERATOR, email=email, now=datetime.now(UTC))
 
     def check(self) -> None:
         """Raises `Unavailable` when the store or the keys don't work."""
@@ -185,6 +206,14 @@ def build(settings: Settings) -> Services:
         pool=pool,
         metrics=metrics,
     )
+    people_sessions = Sessions(
+        store,
+        lifetime=timedelta(seconds=settings.session_seconds),
+        idle=timedelta(seconds=settings.session_idle_seconds),
+    )
+    passwords = Passwords()
+    attempts = Limits(account=settings.sign_in_attempts, address=settings.sign_in_address_attempts)
+    has_openid = settings.oidc_issuer is not None
     services = Services(
         settings=settings,
         home_lock=home_lock,
@@ -195,7 +224,11 @@ def build(settings: Settings) -> Services:
         executions=executions,
         records=records,
         administration=Administration(store=store, secrets=secret_store),
-        authenticator=Authenticator(store),
+        people=People(store),
+        passwords=passwords,
+        sessions=people_sessions,
+        sign_in=SignIn(store, people_sessions, passwords, attempts, has_openid=has_openid),
+        authenticator=Authenticator(store, people_sessions),
         authoring=Authoring(parts=parts, executions=executions, catalog=catalog, folder_prefix=prefix),
         signals=notices,
         metrics=metrics,
@@ -207,6 +240,8 @@ def build(settings: Settings) -> Services:
     _accept_operator(services)
     if settings.dev:
         _prepare_development(services)
+    else:
+        _end_development(services)
     return services
 
 
@@ -269,6 +304,19 @@ def _prepare_development(services: Services) -> None:
         services.store.create_organization(
             organization, audit=ledger.audit(OPERATOR, "organization.create", target=DEV_ORGANIZATION)
         )
-    if services.store.find_user(DEV_EMAIL) is None:
-        user = contract.User(email=DEV_EMAIL, name="Developer", roles={"*": ("PlatformAdmin",)}, created_at=now)
-        services.store.put_user(user, audit=ledger.audit(OPERATOR, "user.create", target=DEV_EMAIL))
+    user = services.store.find_user(DEV_EMAIL)
+    if user is None:
+        user = User(email=DEV_EMAIL, name="Developer", roles={"*": ("PlatformAdmin",)}, created_at=now, version=1)
+        services.store.create_user(user, audit=ledger.audit(OPERATOR, "user.create", target=DEV_EMAIL))
+    if user.password_hash is None:
+        changed = user.model_copy(update={"password_hash": services.passwords.hash(DEV_PASSWORD)})
+        services.store.change_user(changed, audit=ledger.audit(OPERATOR, "user.password", target=DEV_EMAIL))
+
+
+def _end_development(services: Services) -> None:
+    """A home that was used with --dev has no well-known password any more, and nobody who came by it."""
+    user = services.store.find_user(DEV_EMAIL)
+    if user is None or user.password_hash is None or not services.passwords.verify(user.password_hash, DEV_PASSWORD):
+        return
+    changed = sessions.next_epoch(user.model_copy(update={"password_hash": None}))
+    services.store.change_user(changed, audit=ledger.audit(OPERATOR, "user.password", target=DEV_EMAIL))

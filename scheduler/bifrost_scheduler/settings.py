@@ -10,8 +10,9 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bifrost_kernel import errors
@@ -115,12 +116,45 @@ class Settings(BaseSettings):
     egress_allow: CommaSeparated = ()
     """`host:port` pairs on loopback, private or link-local addresses that kernels may reach; comma-separated."""
 
+    session_seconds: int = Field(default=12 * 3600, ge=60)
+    """How long a person stays signed in at most."""
+
+    session_idle_seconds: int = Field(default=3600, ge=60)
+    """How long a session may lie unused before it is over."""
+
+    sign_in_attempts: int = Field(default=10, ge=1)
+    """Failed sign-ins of one account within 15 minutes; a further one is answered with 429."""
+
+    sign_in_address_attempts: int = Field(default=100, ge=1)
+    """Failed sign-ins from one address within 15 minutes; a further one is answered with 429."""
+
+    portal_url: str | None = None
+    """The portal's address as browsers see it; None is `http://localhost:` and the portal's port."""
+
+    oidc_issuer: str | None = None
+    """The OpenID provider that people may sign in at, as its discovery document names it."""
+
+    oidc_client_id: str | None = None
+    """Who Bifrost is to the OpenID provider."""
+
+    oidc_client_secret: SecretStr | None = None
+    """What Bifrost shows the OpenID provider; None is a public client, which PKCE alone protects."""
+
+    oidc_name: str = "OpenID"
+    """What stands on the button, e.g. the name of the company's directory."""
+
+    oidc_allowed_domains: CommaSeparated = ()
+    """Domains of the emails that may sign in by OpenID; none given are all; comma-separated."""
+
+    oidc_create_users: bool = False
+    """Make unknown people who come from the OpenID provider users without a role; else they have to be invited."""
+
     @field_validator("home", "workspace")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("allowed_hosts", "egress_allow", mode="before")
+    @field_validator("allowed_hosts", "egress_allow", "oidc_allowed_domains", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -144,6 +178,19 @@ class Settings(BaseSettings):
                 "use --host 127.0.0.1, or start without --dev"
             )
         return self
+
+    @model_validator(mode="after")
+    def _openid_is_whole(self) -> Settings:
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise ValueError("BIFROST_OIDC_ISSUER and BIFROST_OIDC_CLIENT_ID are set together, or neither")
+        if self.oidc_issuer is not None and not _is_protected(self.oidc_issuer):
+            raise ValueError(f"BIFROST_OIDC_ISSUER needs https (plain http on loopback only): {self.oidc_issuer!r}")
+        return self
+
+    @property
+    def portal_origin(self) -> str:
+        """Where browsers find the portal, without a slash at the end."""
+        return (self.portal_url or f"http://localhost:{self.portal_port}").rstrip("/")
 
     @property
     def database(self) -> Path:
@@ -169,6 +216,11 @@ class Settings(BaseSettings):
     def runtime_file(self) -> Path:
         """Where the running control plane writes its address and process id for the commands of its operator."""
         return self.home / "runtime.json"
+
+
+def _is_protected(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
 
 
 def is_loopback(host: str) -> bool:

@@ -33,6 +33,7 @@ def make_api_key(
     expires_at: datetime | None = None,
     platform_admin: bool = False,
     acts_as: str | None = None,
+    made_by: str | None = None,
 ) -> tuple[contract.ApiKey, str]:
     """The row of a new key, and its text `bfk_<id>_<secret>`, which exists only here."""
     key_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
@@ -46,6 +47,7 @@ def make_api_key(
         platform_admin=platform_admin,
         acts_as=acts_as,
         created_by=created_by,
+        made_by=made_by,
         created_at=now,
         expires_at=expires_at,
     )

@@ -43,7 +43,7 @@ def tree(kind: type[errors.BifrostError]) -> Iterator[type[errors.BifrostError]]
 
 def shown(default: object) -> str:
     """A default as the table writes it."""
-    if default == ():
+    if default in ((), None):
         return "none"
     text = str(default).lower() if isinstance(default, bool) else str(default)
     return f"`{text}`"

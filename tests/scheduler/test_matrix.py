@@ -1,4 +1,4 @@
-"""Who may do what where: every route, for four kinds of callers, in four kinds of organizations (contract §4, §10).
+"""Who may do what where: every route, for six kinds of callers, in four kinds of organizations (contract §4, §10).
 
 The routes come from the application itself. A route without an expectation here fails the test: whoever adds one says
 who may use it.
@@ -6,6 +6,7 @@ who may use it.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ from fastapi.routing import APIRoute
 from bifrost_kernel import models
 from bifrost_scheduler.web import app as web
 
-CALLERS = ("default", "reader", "full", "developer")
+CALLERS = ("default", "reader", "full", "developer", "user", "admin")
+ROLES = {"user": "WorkflowUser", "admin": "OrgAdmin"}
+"""The callers who are people that signed in."""
 PERMISSIONS: dict[str, list[str] | None] = {
     "default": None,
     "reader": ["canViewHistory"],
@@ -46,49 +49,77 @@ class Expected(NamedTuple):
     reader: int
     full: int
     developer: int
+    user: int
+    admin: int
     where: str = "header"
     body: dict[str, Any] | None = None
 
 
 CONNECTION = {"oauth_flow_type": "client_credentials", "client_id": "client"}
 
+PASSWORDS = {"current": "wrong horse battery", "new": "correct horse battery"}
+SETUP = {"token": "wrong", "email": "a@example.com", "name": "Ada", "password": "correct horse battery"}
+
 EXPECTED = {
-    "POST /api/workflows/{name}": Expected(200, 403, 200, 200, body={}),
-    "GET /api/workflows": Expected(200, 200, 200, 200, "nothing"),
-    "GET /api/workflows/{name}": Expected(200, 200, 200, 200, "nothing"),
-    "GET /api/data-providers/{name}": Expected(200, 403, 200, 200),
-    "GET /api/executions": Expected(200, 200, 200, 200),
-    "GET /api/executions/{execution_id}": Expected(200, 200, 200, 200, "path"),
-    "GET /api/executions/{execution_id}/events": Expected(200, 200, 200, 200, "path"),
-    "GET /api/executions/{execution_id}/notebook": Expected(200, 200, 200, 200, "path"),
-    # It is over, and the developer asked for it: whoever may decide is told 409, and he that it is his own.
-    "POST /api/executions/{execution_id}/cancel": Expected(409, 403, 409, 409, "path"),
-    "POST /api/executions/{execution_id}/rerun": Expected(200, 403, 200, 200, "path"),
-    "POST /api/executions/{execution_id}/approve": Expected(403, 403, 409, 403, "path"),
-    "POST /api/executions/{execution_id}/reject": Expected(403, 403, 409, 403, "path"),
-    "POST /api/organizations": Expected(403, 403, 403, 409, "nothing", {"id": "test-org-active", "name": "Twice"}),
-    "GET /api/organizations": Expected(200, 200, 200, 200, "nothing"),
-    "GET /api/organizations/{organization_id}": Expected(200, 200, 200, 200, "path"),
-    "PATCH /api/organizations/{organization_id}": Expected(403, 403, 403, 200, "path", {"active": True}),
-    "POST /api/keys": Expected(403, 403, 201, 201, "body", {"name": "k", "permissions": ["canViewHistory"]}),
-    "GET /api/keys": Expected(403, 403, 200, 200),
-    "DELETE /api/keys/{key_id}": Expected(403, 403, 204, 204, "path"),
-    "PUT /api/config/{key}": Expected(403, 403, 200, 200, body={"value": "v"}),
-    "GET /api/config": Expected(403, 403, 200, 200),
-    "GET /api/config/{key}": Expected(403, 403, 200, 200),
-    "DELETE /api/config/{key}": Expected(403, 403, 204, 204),
-    "PUT /api/secrets/{name}": Expected(403, 403, 200, 200, body={"value": "long-enough"}),
-    "GET /api/secrets": Expected(403, 403, 200, 200),
-    "DELETE /api/secrets/{name}": Expected(403, 403, 204, 204),
-    "PUT /api/connections/{name}": Expected(403, 403, 200, 200, body=CONNECTION),
-    "GET /api/connections": Expected(403, 403, 200, 200),
-    "DELETE /api/connections/{name}": Expected(403, 403, 204, 204),
-    "POST /api/authoring-sessions": Expected(403, 403, 403, 201, "nothing", {}),
-    "GET /api/health": Expected(200, 200, 200, 200, "nothing"),
-    "GET /metrics": Expected(403, 403, 403, 200, "nothing"),
-    "GET /api/audit": Expected(403, 403, 403, 200, "nothing"),
+    "POST /api/workflows/{name}": Expected(200, 403, 200, 200, 403, 403, body={}),
+    "GET /api/workflows": Expected(200, 200, 200, 200, 200, 200, "nothing"),
+    "GET /api/workflows/{name}": Expected(200, 200, 200, 200, 200, 200, "nothing"),
+    "GET /api/data-providers/{name}": Expected(200, 403, 200, 200, 200, 200),
+    "GET /api/executions": Expected(200, 200, 200, 200, 200, 200),
+    "GET /api/executions/{execution_id}": Expected(200, 200, 200, 200, 200, 200, "path"),
+    "GET /api/executions/{execution_id}/events": Expected(200, 200, 200, 200, 200, 200, "path"),
+    "GET /api/executions/{execution_id}/notebook": Expected(200, 200, 200, 200, 200, 200, "path"),
+    # It is over, and the developer asked for it: whoever may decide is told 409, and he that it is his own; so are keys
+    # that he made.
+    "POST /api/executions/{execution_id}/cancel": Expected(409, 403, 409, 409, 409, 409, "path"),
+    "POST /api/executions/{execution_id}/rerun": Expected(200, 403, 200, 200, 403, 403, "path"),
+    "POST /api/executions/{execution_id}/approve": Expected(403, 403, 403, 403, 403, 409, "path"),
+    "POST /api/executions/{execution_id}/reject": Expected(403, 403, 403, 403, 403, 409, "path"),
+    "POST /api/organizations": Expected(
+        403, 403, 403, 409, 403, 403, "nothing", {"id": "test-org-active", "name": "Twice"}
+    ),
+    "GET /api/organizations": Expected(200, 200, 200, 200, 200, 200, "nothing"),
+    "GET /api/organizations/{organization_id}": Expected(200, 200, 200, 200, 200, 200, "path"),
+    "PATCH /api/organizations/{organization_id}": Expected(403, 403, 403, 200, 403, 403, "path", {"active": True}),
+    "POST /api/keys": Expected(403, 403, 201, 201, 403, 201, "body", {"name": "k", "permissions": ["canViewHistory"]}),
+    "GET /api/keys": Expected(403, 403, 200, 200, 403, 200),
+    "DELETE /api/keys/{key_id}": Expected(403, 403, 204, 204, 403, 204, "path"),
+    "POST /api/users": Expected(403, 403, 201, 201, 403, 201, "body", {"name": "Ada"}),
+    "GET /api/users": Expected(403, 403, 200, 200, 403, 200),
+    "GET /api/users/{email}": Expected(403, 403, 200, 200, 403, 200, "path"),
+    "PATCH /api/users/{email}": Expected(403, 403, 200, 200, 403, 200, "path", {"name": "Eve"}),
+    "DELETE /api/users/{email}": Expected(403, 403, 204, 204, 403, 204, "path"),
+    "POST /api/users/{email}/link": Expected(403, 403, 201, 201, 403, 201, "path"),
+    "POST /api/users/{email}/sign-out": Expected(403, 403, 204, 204, 403, 204, "path"),
+    "GET /api/roles": Expected(200, 200, 200, 200, 200, 200, "nothing"),
+    "GET /api/roles/{name}": Expected(200, 200, 200, 200, 200, 200, "nothing"),
+    "PUT /api/roles/{name}": Expected(403, 403, 403, 200, 403, 403, "nothing", {"permissions": ["canViewHistory"]}),
+    "DELETE /api/roles/{name}": Expected(403, 403, 403, 204, 403, 403, "nothing"),
+    # What they send is wrong; whoever comes to sign in needs nothing else.
+    "GET /api/sign-in": Expected(200, 200, 200, 200, 200, 200, "nothing"),
+    "POST /api/sessions": Expected(401, 401, 401, 401, 401, 401, "nothing", {"link": "wrong"}),
+    "POST /api/setup": Expected(401, 401, 401, 401, 401, 401, "nothing", SETUP),
+    "GET /api/sessions": Expected(403, 403, 403, 403, 200, 200, "nothing"),
+    "DELETE /api/sessions": Expected(403, 403, 403, 403, 204, 204, "nothing"),
+    "GET /api/sessions/current": Expected(403, 403, 403, 403, 200, 200, "nothing"),
+    "DELETE /api/sessions/current": Expected(403, 403, 403, 403, 204, 204, "nothing"),
+    "PUT /api/sessions/current/password": Expected(403, 403, 403, 403, 400, 400, "nothing", PASSWORDS),
+    "PUT /api/config/{key}": Expected(403, 403, 200, 200, 403, 200, body={"value": "v"}),
+    "GET /api/config": Expected(403, 403, 200, 200, 403, 200),
+    "GET /api/config/{key}": Expected(403, 403, 200, 200, 403, 200),
+    "DELETE /api/config/{key}": Expected(403, 403, 204, 204, 403, 204),
+    "PUT /api/secrets/{name}": Expected(403, 403, 200, 200, 403, 200, body={"value": "long-enough"}),
+    "GET /api/secrets": Expected(403, 403, 200, 200, 403, 200),
+    "DELETE /api/secrets/{name}": Expected(403, 403, 204, 204, 403, 204),
+    "PUT /api/connections/{name}": Expected(403, 403, 200, 200, 403, 200, body=CONNECTION),
+    "GET /api/connections": Expected(403, 403, 200, 200, 403, 200),
+    "DELETE /api/connections/{name}": Expected(403, 403, 204, 204, 403, 204),
+    "POST /api/authoring-sessions": Expected(403, 403, 403, 201, 403, 403, "nothing", {}),
+    "GET /api/health": Expected(200, 200, 200, 200, 200, 200, "nothing"),
+    "GET /metrics": Expected(403, 403, 403, 200, 403, 403, "nothing"),
+    "GET /api/audit": Expected(403, 403, 403, 200, 403, 403, "nothing"),
 }
-OPEN = {"GET /api/health", "GET /metrics"}
+OPEN = {"GET /api/health", "GET /metrics", "GET /api/sign-in", "POST /api/sessions", "POST /api/setup"}
 """Routes that answer without a key (the metrics in development only)."""
 
 ROUTES = sorted(
@@ -111,9 +142,10 @@ class Things(NamedTuple):
     organization: str
     execution_id: str
     key_id: str
+    email: str = "nobody@example.com"
 
     def path(self, route: str) -> str:
-        names = {"/api/workflows": "nothing", "/api/data-providers": "get_colors"}
+        names = {"/api/workflows": "nothing", "/api/data-providers": "get_colors", "/api/roles": "Known"}
         path = route.partition(" ")[2]
         return path.format(
             name=next((name for prefix, name in names.items() if path.startswith(prefix)), "known"),
@@ -121,6 +153,7 @@ class Things(NamedTuple):
             execution_id=self.execution_id,
             organization_id=self.organization,
             key_id=self.key_id,
+            email=self.email,
         )
 
     @property
@@ -133,17 +166,22 @@ def furnish(
     client: Callable[..., httpx.Client],
     new_organization: Callable[[], str],
     new_key: Callable[..., str],
+    new_user: Callable[..., str],
     run: Callable[..., httpx.Response],
 ) -> Callable[[str], Things]:
     """An organization in which the thing that a route is about is there."""
 
     def make(route: str) -> Things:
-        organization, execution_id, key_id = new_organization(), "none", "none"
+        organization, execution_id, key_id, email = new_organization(), "none", "none", "none@example.com"
         one = client("test", organization)
         if "/executions" in route:
             execution_id = run("nothing", organization).headers["X-Execution-Id"]
         if "{key_id}" in route:
             key_id = new_key(organization).split("_")[1]
+        if "{email}" in route:
+            email = new_user({organization: ["ReadOnlyUser"]})
+        if "/roles/" in route:
+            one.put("/api/roles/Known", json={"permissions": []}).raise_for_status()
         for kind, body in {
             "config": {"value": "v"},
             "secrets": {"value": "long-enough"},
@@ -151,7 +189,7 @@ def furnish(
         }.items():
             if f"/{kind}/" in route:
                 one.put(f"/api/{kind}/known", json=body).raise_for_status()
-        return Things(organization, execution_id, key_id)
+        return Things(organization, execution_id, key_id, email)
 
     return make
 
@@ -164,20 +202,29 @@ def ask(client: Callable[..., httpx.Client]) -> Callable[..., httpx.Response]:
         expected = known(route)
         body = expected.body
         if expected.where == "body" and body is not None:
-            body = {**body, "organizations": [things.organization]}
+            body = {**body, **_bound(route, things.organization)}
         header = things.organization if expected.where == "header" else None
         return client(key, header).request(route.partition(" ")[0], path or things.path(route), json=body)
 
     return make
 
 
+def _bound(route: str, organization: str) -> dict[str, Any]:
+    """What binds a body to an organization."""
+    if route == "POST /api/users":
+        return {"email": f"{uuid.uuid4().hex}@example.com", "roles": {organization: ["ReadOnlyUser"]}}
+    return {"organizations": [organization]}
+
+
 @pytest.fixture
-def keys(new_key: Callable[..., str]) -> Callable[[str, str], str]:
-    """The key of a caller in an organization."""
+def keys(new_key: Callable[..., str], new_session: Callable[..., str]) -> Callable[[str, str], str]:
+    """The key, or the session, of a caller in an organization."""
 
     def make(caller: str, organization: str) -> str:
         if caller == "developer":
             return "test"
+        if caller in ROLES:
+            return new_session(organization, ROLES[caller])
         permissions = PERMISSIONS[caller]
         return new_key(organization, **({"permissions": permissions} if permissions else {}))
 
@@ -211,7 +258,7 @@ def test_foreign_is_unknown(
     """What is another organization's and what never was give the same 404, byte for byte but for the id."""
     own, foreign = furnish(route), furnish(route)
     never = Things("organization-never", "01970000-0000-7000-8000-000000000000", "0123456789abcdef")
-    for caller in ("default", "reader", "full"):
+    for caller in ("default", "reader", "full", "user", "admin"):
         key = keys(caller, own.organization)
         answers = [(ask(route, key, things), things) for things in (foreign, never)]
         assert [answer.status_code for answer, _ in answers] == [404, 404], answers[0][0].text

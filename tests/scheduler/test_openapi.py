@@ -25,7 +25,7 @@ CHECKS = [
     checks.response_schema_conformance,
     checks.negative_data_rejection,
 ]
-OPEN = {"get_health", "get_metrics"}
+OPEN = {"get_health", "get_metrics", "get_sign_in", "create_session", "set_up"}
 """Operations that need no key (the metrics in development only)."""
 
 
@@ -37,7 +37,12 @@ def schema(control_plane: Any) -> Any:
 
 
 @pytest.fixture
-def known(run: Callable[..., httpx.Response], client: Callable[..., httpx.Client], organization: str) -> dict[str, str]:
+def known(
+    run: Callable[..., httpx.Response],
+    client: Callable[..., httpx.Client],
+    new_user: Callable[..., str],
+    organization: str,
+) -> dict[str, str]:
     """A right value for every parameter of a path."""
     client("test", organization).put("/api/config/known", json={"value": "1"}).raise_for_status()
     return {
@@ -45,6 +50,7 @@ def known(run: Callable[..., httpx.Response], client: Callable[..., httpx.Client
         "key": "known",
         "execution_id": run("talkative", organization).headers["X-Execution-Id"],
         "organization_id": organization,
+        "email": new_user({organization: ["ReadOnlyUser"]}),
     }
 
 

@@ -118,15 +118,6 @@ def test_organizations_are_listed_by_id_in_pages(store, now, audit):
     assert [one.id for one in store.list_organizations(after="bb")] == ["cc"]
 
 
-def test_a_user_is_replaced_as_a_whole(store, now, audit):
-    """`put_user` creates, and replaces roles and name the second time."""
-    user = contract.User(email="a@example.com", name="A", roles={"acme": ("OrgAdmin",)}, created_at=now)
-    store.put_user(user, audit=audit)
-    store.put_user(user.model_copy(update={"roles": {}}), audit=audit)
-    assert store.find_user("a@example.com").roles == {}
-    assert [one.email for one in store.list_users()] == ["a@example.com"]
-
-
 def test_a_key_keeps_every_field(store, now, audit):
     """A key comes back as it was created, None for every organization included."""
     key = api_key("k1", now, None).model_copy(update={"expires_at": now, "acts_as": "a@example.com"})

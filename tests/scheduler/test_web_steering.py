@@ -12,8 +12,6 @@ Run = Callable[..., httpx.Response]
 Client = Callable[..., httpx.Client]
 NewKey = Callable[..., str]
 
-APPROVER = ["canApproveExecutions", "canViewHistory", "canExecuteWorkflows"]
-
 
 @pytest.fixture
 def act(client: Client) -> Callable[..., httpx.Response]:
@@ -56,11 +54,11 @@ def test_cancel_what_is_over(act: Any, run: Run, organization: str) -> None:
     assert act("cancel", run("nothing", organization).headers["X-Execution-Id"]).status_code == 409
 
 
-def test_call_for_a_cancelled_execution(act: Any, client: Client, new_key: NewKey, organization: str) -> None:
+def test_call_for_a_cancelled_execution(act: Any, client: Client, new_session: NewKey, organization: str) -> None:
     """Whoever calls for an execution that was cancelled is told 409, with the execution."""
     one = client("test", organization, **{"Idempotency-Key": "cancelled"})
     id_ = one.post("/api/workflows/guarded", json={}).json()["execution_id"]
-    act("reject", id_, new_key(organization, permissions=APPROVER)).raise_for_status()
+    act("reject", id_, new_session(organization, "OrgAdmin")).raise_for_status()
     again = one.post("/api/workflows/guarded", json={})
     assert (again.status_code, again.json()["error"], again.json()["execution_id"]) == (409, "Conflict", id_)
 
@@ -77,17 +75,17 @@ def test_cancel_needs_a_permission(
 # approval
 
 
-def test_approve(act: Any, asked: str, new_key: NewKey, organization: str, until_over: Any) -> None:
+def test_approve(act: Any, asked: str, new_session: NewKey, organization: str, until_over: Any) -> None:
     """Another one's approval lets it run, with the inputs that were asked for; the envelope says who."""
-    approved = act("approve", asked, new_key(organization, permissions=APPROVER))
+    approved = act("approve", asked, new_session(organization, "OrgAdmin"))
     assert (approved.status_code, approved.json()["status"]) == (200, "pending")
     over = until_over(asked)
-    assert (over["result"], over["approved_by"][:4]) == ({"ran": "please"}, "key:")
+    assert (over["result"], over["approved_by"][:4]) == ({"ran": "please"}, "user")
 
 
-def test_approve_twice(act: Any, asked: str, new_key: NewKey, organization: str) -> None:
+def test_approve_twice(act: Any, asked: str, new_session: NewKey, organization: str) -> None:
     """An approval counts once."""
-    key = new_key(organization, permissions=APPROVER)
+    key = new_session(organization, "OrgAdmin")
     assert [act("approve", asked, key).status_code for _ in range(2)] == [200, 409]
 
 
@@ -97,31 +95,51 @@ def test_own_approval(act: Any, asked: str) -> None:
     assert act("reject", asked).status_code == 403
 
 
+def test_own_approval_by_a_key(act: Any, run: Run, new_key: NewKey, organization: str, asked: str) -> None:
+    """A key is its maker: it decides nothing that he asked for, he nothing that it asked for, nor his other keys."""
+    own = new_key(organization, permissions=["canApproveExecutions", "canViewHistory", "canExecuteWorkflows"])
+    other = new_key(organization, permissions=["canApproveExecutions", "canViewHistory"])
+    theirs = str(run("guarded", organization, key=own).json()["execution_id"])
+    assert act("approve", asked, own).status_code == 403
+    assert [act("approve", theirs, key).status_code for key in ("test", own, other)] == [403, 403, 403]
+
+
+def test_approval_for_a_key_that_is_gone(
+    act: Any, run: Run, new_key: NewKey, new_session: NewKey, organization: str, client: Client
+) -> None:
+    """Whose the key was that asked is not known any more: nobody approves it, whoever may cancels it."""
+    key = new_key(organization)
+    asked = str(run("guarded", organization, key=key).json()["execution_id"])
+    client().delete(f"/api/keys/{key.split('_')[1]}").raise_for_status()
+    assert act("approve", asked, new_session(organization, "OrgAdmin")).status_code == 403
+    assert act("cancel", asked).json()["status"] == "cancelled"
+
+
 def test_approval_needs_a_permission(act: Any, asked: str, new_key: NewKey, organization: str) -> None:
     """A key without `canApproveExecutions` decides nothing."""
     assert act("approve", asked, new_key(organization)).status_code == 403
 
 
-def test_reject(act: Any, asked: str, new_key: NewKey, organization: str, client: Client) -> None:
+def test_reject(act: Any, asked: str, new_session: NewKey, organization: str, client: Client) -> None:
     """What is rejected is over: `cancelled`, with a record and the reason."""
-    rejected = act("reject", asked, new_key(organization, permissions=APPROVER))
+    rejected = act("reject", asked, new_session(organization, "OrgAdmin"))
     assert (rejected.status_code, rejected.json()["status"]) == (200, "cancelled")
     assert "Rejected" in rejected.json()["error"]
     assert client().get(f"/api/executions/{asked}/notebook").status_code == 200
 
 
-def test_decide_about_what_does_not_wait(act: Any, run: Run, new_key: NewKey, organization: str) -> None:
+def test_decide_about_what_does_not_wait(act: Any, run: Run, new_session: NewKey, organization: str) -> None:
     """What does not wait for an approval is neither approved nor rejected: 409."""
     id_ = run("nothing", organization).headers["X-Execution-Id"]
-    key = new_key(organization, permissions=APPROVER)
+    key = new_session(organization, "OrgAdmin")
     assert [act(what, id_, key).status_code for what in ("approve", "reject")] == [409, 409]
 
 
 def test_no_approval_in_an_inactive_organization(
-    act: Any, asked: str, new_key: NewKey, organization: str, client: Client
+    act: Any, asked: str, new_session: NewKey, organization: str, client: Client
 ) -> None:
     """Nothing is approved for an organization that was switched off."""
-    key = new_key(organization, permissions=APPROVER)
+    key = new_session(organization, "OrgAdmin")
     client().patch(f"/api/organizations/{organization}", json={"active": False}).raise_for_status()
     assert act("approve", asked, key).status_code == 404
 
@@ -159,9 +177,9 @@ def test_rerun_of_a_key(act: Any, run: Run, new_key: NewKey, organization: str) 
 
 
 @pytest.mark.parametrize("what", ["cancel", "approve", "reject", "rerun"])
-def test_a_neighbour_steers_nothing(act: Any, asked: str, new_key: NewKey, neighbour: str, what: str) -> None:
+def test_a_neighbour_steers_nothing(act: Any, asked: str, new_session: NewKey, neighbour: str, what: str) -> None:
     """An execution of another organization is as unknown as one that never was, and stays as it is."""
-    key = new_key(neighbour, permissions=APPROVER)
+    key = new_session(neighbour, "OrgAdmin")
     unknown = asked[:-4] + ("0000" if asked[-4:] != "0000" else "1111")
     foreign, never = act(what, asked, key), act(what, unknown, key)
     assert foreign.status_code == never.status_code == 404

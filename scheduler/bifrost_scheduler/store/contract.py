@@ -14,7 +14,7 @@ Rules for every implementation:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import models
+from bifrost_scheduler.store import people_contract, session_contract
 
 Frozen = models.Frozen
 
@@ -30,16 +31,6 @@ class Organization(Frozen):
     id: str
     name: str
     tenant_id: str | None = None
-    active: bool = True
-    created_at: AwareDatetime
-
-
-class User(Frozen):
-    """A person; `email` is lower case and unique. `roles` maps an organization id, or `*` for all, to role names."""
-
-    email: str
-    name: str
-    roles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     active: bool = True
     created_at: AwareDatetime
 
@@ -57,6 +48,8 @@ class ApiKey(Frozen):
     acts_as: str | None = None
     """Email of the user whose name the key carries (the operator's and the development key)."""
     created_by: str
+    made_by: str | None = None
+    """The person behind `created_by`, where a key made this key."""
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     last_used_at: AwareDatetime | None = None
@@ -237,7 +230,7 @@ class Submitted(Frozen):
     """True when an earlier submit with the same idempotency key made it."""
 
 
-class Store(ABC):
+class Store(people_contract.PeopleStore, session_contract.SessionStore):
     """The only way to the database."""
 
     @abstractmethod
@@ -252,7 +245,7 @@ class Store(ABC):
             Unavailable: it does not.
         """
 
-    # organizations and people
+    # organizations and keys
 
     @abstractmethod
     def create_organization(self, organization: Organization, *, audit: AuditEntry) -> None:
@@ -268,17 +261,6 @@ class Store(ABC):
     @abstractmethod
     def list_organizations(self, *, after: str | None = None, limit: int = 50) -> list[Organization]:
         """By id, ascending."""
-
-    @abstractmethod
-    def put_user(self, user: User, *, audit: AuditEntry) -> None:
-        """Create or replace."""
-
-    @abstractmethod
-    def find_user(self, email: str) -> User | None: ...
-
-    @abstractmethod
-    def list_users(self, *, after: str | None = None, limit: int = 50) -> list[User]:
-        """By email, ascending."""
 
     @abstractmethod
     def create_key(self, key: ApiKey, *, audit: AuditEntry) -> None: ...

@@ -206,3 +206,55 @@ def ledger(db: Database) -> None:
         """
     )
     db.execute("CREATE INDEX ledger_by_execution ON ledger (execution_id) WHERE execution_id IS NOT NULL")
+
+
+@migrations()
+def signing_in(db: Database) -> None:
+    for column in ("password_hash TEXT", "issuer TEXT", "subject TEXT"):
+        db.execute(f"ALTER TABLE users ADD COLUMN {column}")
+    for column in ("epoch INTEGER NOT NULL DEFAULT 0", "version INTEGER NOT NULL DEFAULT 1"):
+        db.execute(f"ALTER TABLE users ADD COLUMN {column}")
+    db.execute("CREATE UNIQUE INDEX users_by_account ON users (issuer, subject) WHERE subject IS NOT NULL")
+    db.execute("ALTER TABLE keys ADD COLUMN made_by TEXT")
+    db.table("roles").create(
+        {"name": str, "description": str, "permissions": str},
+        pk="name",
+        not_null={"description", "permissions"},
+        strict=True,
+    )
+    db.table("sessions").create(
+        {
+            "id": str,
+            "sha256": str,
+            "email": str,
+            "epoch": int,
+            "created_at": str,
+            "used_at": str,
+            "expires_at": str,
+            "address": str,
+            "agent": str,
+        },
+        pk="id",
+        not_null={"sha256", "email", "epoch", "created_at", "used_at", "expires_at"},
+        strict=True,
+    )
+    db.table("sessions").create_index(["sha256"], unique=True)
+    db.table("sessions").create_index(["email", "id"])
+    db.table("sessions").create_index(["expires_at"])
+    lasting = {"created_at": str, "expires_at": str}
+    db.table("links").create(
+        {"sha256": str, "kind": str, "email": str, "epoch": int, **lasting},
+        pk="sha256",
+        not_null={"kind", "email", "epoch", *lasting},
+        strict=True,
+    )
+    db.table("attempts").create(
+        {"bucket": str, "count": int, "ends_at": str}, pk="bucket", not_null={"count", "ends_at"}, strict=True
+    )
+    db.table("attempts").create_index(["ends_at"])
+    db.table("authorizations").create(
+        {"state_sha256": str, "binding_sha256": str, "redirect_uri": str, "return_to": str, **lasting},
+        pk="state_sha256",
+        not_null={"binding_sha256", "redirect_uri", *lasting},
+        strict=True,
+    )

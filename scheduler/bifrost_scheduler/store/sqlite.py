@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler.store import chain, contract, history, lifecycle, rows
+from bifrost_scheduler.store import contract, history, lifecycle, people, rows, sessions
 from bifrost_scheduler.store.migrations import migrations
 from bifrost_scheduler.store.readers import Readers
 from bifrost_scheduler.store.statements import insert, returned
@@ -32,7 +32,7 @@ OPTIONS_KEPT = timedelta(hours=24)
 TOUCH_EVERY = timedelta(minutes=1)
 
 
-class SqliteStore(contract.Store):
+class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, contract.Store):
     def __init__(
         self, path: Path, *, sign: Callable[[str], str] | None = None, busy_timeout_seconds: float = 5.0
     ) -> None:
@@ -45,12 +45,10 @@ class SqliteStore(contract.Store):
             Unavailable: the file cannot be opened, is no database, or a newer version of the product wrote it.
         """
         self._path = path
-        self._sign = sign or (lambda _: "")
         self._busy_timeout_seconds = busy_timeout_seconds
         self._touched: dict[str, datetime] = {}
         self._touching = threading.Lock()
-        self._writer = Writer(self._open())
-        self._readers = Readers(self._connect_reader)
+        super().__init__(Writer(self._open()), Readers(self._connect_reader), sign or (lambda _: ""))
 
     def close(self) -> None:
         self._writer.close()
@@ -62,7 +60,7 @@ class SqliteStore(contract.Store):
         if not read or read[0]["checks"] < written[0]["checks"]:
             raise errors.Unavailable("the store does not give back what was written")
 
-    # organizations and people
+    # organizations and keys
 
     def create_organization(self, organization: contract.Organization, *, audit: contract.AuditEntry) -> None:
         self._insert_new("organizations", organization, f"organization {organization.id!r}", audit)
@@ -86,17 +84,6 @@ class SqliteStore(contract.Store):
     def list_organizations(self, *, after: str | None = None, limit: int = 50) -> list[contract.Organization]:
         sql = "SELECT * FROM organizations WHERE id > ? ORDER BY id LIMIT ?"
         return self._list(contract.Organization, sql, after or "", limit)
-
-    def put_user(self, user: contract.User, *, audit: contract.AuditEntry) -> None:
-        self._put("users", user, audit)
-
-    def find_user(self, email: str) -> contract.User | None:
-        return self._find(contract.User, "SELECT * FROM users WHERE email = ?", email)
-
-    def list_users(self, *, after: str | None = None, limit: int = 50) -> list[contract.User]:
-        return self._list(
-            contract.User, "SELECT * FROM users WHERE email > ? ORDER BY email LIMIT ?", after or "", limit
-        )
 
     def create_key(self, key: contract.ApiKey, *, audit: contract.AuditEntry) -> None:
         self._insert_new("keys", key, f"key {key.id!r}", audit)
@@ -358,32 +345,6 @@ class SqliteStore(contract.Store):
         db.execute("PRAGMA query_only = ON")
         return db
 
-    def _find(self, shape: type[Shape], sql: str, *parameters: Any) -> Shape | None:
-        found = self._readers.fetch(sql, parameters)
-        return shape(**rows.fields_of(found[0])) if found else None
-
-    def _list(self, shape: type[Shape], sql: str, *parameters: Any) -> list[Shape]:
-        return [shape(**rows.fields_of(row)) for row in self._readers.fetch(sql, parameters)]
-
-    def _put(self, table: str, shape: models.Frozen, audit: contract.AuditEntry) -> None:
-        columns = rows.columns_of(shape)
-
-        def operation(db: Database) -> None:
-            insert(db, table, columns, verb="INSERT OR REPLACE")
-            self._audit(db, audit)
-
-        self._writer.run(operation)
-
-    def _insert_new(self, table: str, shape: models.Frozen, what: str, audit: contract.AuditEntry) -> None:
-        columns = rows.columns_of(shape)
-
-        def operation(db: Database) -> None:
-            if insert(db, table, columns, verb="INSERT OR IGNORE") == 0:
-                raise errors.Conflict(f"{what} exists already")
-            self._audit(db, audit)
-
-        self._writer.run(operation)
-
     def _put_version(
         self, table: str, sealed: contract.SealedSecret | contract.Connection, audit: contract.AuditEntry
     ) -> None:
@@ -402,33 +363,6 @@ class SqliteStore(contract.Store):
 
     def _next_version(self, table: str, scope: str, name: str) -> int:
         return _last_version(self._readers.fetch(_VERSION, (table, scope, name))) + 1
-
-    def _delete(
-        self, table: str, where: dict[str, str], what: str, audit: contract.AuditEntry, *, scrub: bool = False
-    ) -> None:
-        conditions = " AND ".join(f"{column} = :{column}" for column in where)
-
-        def operation(db: Database) -> None:
-            # Table and columns are literals of this module.
-            if db.execute(f"DELETE FROM {table} WHERE {conditions}", where).rowcount == 0:  # noqa: S608
-                raise errors.NotFound(f"there is no {what}")
-            self._audit(db, audit)
-
-        self._writer.run(operation, scrub=scrub)
-
-    def _audit(self, db: Database, entry: contract.AuditEntry) -> None:
-        self._link(db, "audit", None, rows.audit_body(entry))
-
-    def _link(self, db: Database, kind: str, execution_id: str | None, body: dict[str, Any]) -> None:
-        last = returned(db, "SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1")
-        seq, prev_hash = (last[0]["seq"], last[0]["hash"]) if last else (0, chain.GENESIS)
-        text = chain.canonical(body)
-        link = chain.link_hash(prev_hash, text)
-        db.execute(
-            "INSERT INTO ledger (seq, kind, execution_id, body, prev_hash, hash, signature) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (seq + 1, kind, execution_id, text, prev_hash, link, self._sign(link)),
-        )
 
 
 _VERSION = "SELECT version FROM versions WHERE kind = ? AND scope = ? AND name = ?"

@@ -15,7 +15,17 @@ from fastapi_offline import FastAPIOffline
 from bifrost_scheduler import __version__
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
-from bifrost_scheduler.web import authoring, executions, organizations, problems, scoped, system, workflows
+from bifrost_scheduler.web import (
+    authoring,
+    executions,
+    organizations,
+    problems,
+    scoped,
+    sessions,
+    system,
+    users,
+    workflows,
+)
 from bifrost_scheduler.web.denials import Denials
 from bifrost_scheduler.web.middleware import Guard
 
@@ -26,6 +36,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     organizations.router,
     scoped.router,
     authoring.router,
+    users.router,
+    sessions.open_router,
+    sessions.router,
     system.router,
 )
 

@@ -1,4 +1,4 @@
-"""Who asks: from a request's credential to a `Principal`.
+"""Who asks, and from where: from a request's credential to a `Principal`, from its headers to a `Source`.
 
 Every route but health depends on `get_principal`. It takes keys from headers only, never from an address: addresses
 end up in logs.
@@ -6,6 +6,7 @@ end up in logs.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Security
@@ -15,9 +16,10 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 from bifrost_kernel import errors
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.services import Services
+from bifrost_scheduler.sessions import Source
 
 functions_key = APIKeyHeader(name="x-functions-key", auto_error=False, description="An API key.")
-bearer = HTTPBearer(auto_error=False, description="The same API key as a bearer token (RFC 6750).")
+bearer = HTTPBearer(auto_error=False, description="An API key, or the token of a session (RFC 6750).")
 
 
 def get_services(request: Request) -> Services:
@@ -48,6 +50,25 @@ def get_principal(
 
 
 ThePrincipal = Annotated[Principal, Depends(get_principal)]
+
+
+def address_of(request: Request) -> str:
+    """The browser's address where our own portal names it, else that of whoever is connected."""
+    peer = request.client.host if request.client else "unknown"
+    portal, forwarded = request.headers.get("x-bifrost-portal"), request.headers.get("x-forwarded-for")
+    if portal is None or forwarded is None or not get_services(request).authenticator.is_portal(portal):
+        return peer
+    try:
+        return str(ipaddress.ip_address(forwarded.strip()))
+    except ValueError:
+        return peer
+
+
+def get_source(request: Request) -> Source:
+    return Source(address=address_of(request), agent=request.headers.get("user-agent"))
+
+
+TheSource = Annotated[Source, Depends(get_source)]
 
 OrganizationHeader = Annotated[
     str | None,

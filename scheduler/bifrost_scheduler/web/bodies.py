@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
@@ -27,17 +27,26 @@ MAX_DEPTH = 100
 class StrictRoute(APIRoute):
     """A route whose typed body is read strictly, and only for those who showed a valid key."""
 
+    needs_key: ClassVar[bool] = True
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
 
         async def strictly(request: Request) -> Response:
-            key, token = await functions_key(request), await bearer(request)
-            await run_in_threadpool(get_principal, request, get_services(request), key, token)
+            if self.needs_key:
+                key, token = await functions_key(request), await bearer(request)
+                await run_in_threadpool(get_principal, request, get_services(request), key, token)
             return await handle(_ReadRequest(request, await request.body(), await read_object(request)))
 
         return strictly
+
+
+class OpenRoute(StrictRoute):
+    """The same for those who come to sign in, and have nothing to show yet."""
+
+    needs_key = False
 
 
 class _ReadRequest(Request):

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from bifrost_kernel import errors
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.store import contract
+from bifrost_scheduler.web.authentication import address_of
 
 
 class Denials:
@@ -27,7 +28,7 @@ class Denials:
         """Remember a refusal; other errors are not its business."""
         principal: Principal | None = getattr(request.state, "principal", None)
         if isinstance(error, errors.Unauthorized):
-            await run_in_threadpool(self._count, address(request))
+            await run_in_threadpool(self._count, address_of(request))
         elif principal is not None and (isinstance(error, errors.Forbidden) or _is_foreign(error)):
             await run_in_threadpool(self._store.append_audit, _entry(principal, request, error))
 
@@ -37,20 +38,16 @@ class Denials:
             finished, self._counts = (self._counts, {}) if minute != self._minute else ({}, self._counts)
             self._minute = minute
             self._counts[source] = self._counts.get(source, 0) + 1
-        for address_, count in finished.items():
+        for address, count in finished.items():
             self._store.append_audit(
                 contract.AuditEntry(
                     at=datetime.now(UTC),
                     actor="anonymous",
                     action="access.unauthorized",
                     details={"count": count},
-                    address=address_,
+                    address=address,
                 )
             )
-
-
-def address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
 
 
 def _is_foreign(error: errors.BifrostError) -> bool:
@@ -63,5 +60,5 @@ def _entry(principal: Principal, request: Request, error: errors.BifrostError) -
         actor=principal.subject,
         action="access.denied",
         details={"method": request.method, "path": request.url.path[:200], "reason": error.code},
-        address=address(request),
+        address=address_of(request),
     )
