@@ -131,6 +131,15 @@ class Settings(BaseSettings):
     portal_url: str | None = None
     """The portal's address as browsers see it; None is `http://localhost:` and the portal's port."""
 
+    portal_kernels: int = Field(default=24, ge=0)
+    """Forms of the portal that have a kernel behind them at once; further ones work without."""
+
+    portal_kernels_per_person: int = Field(default=4, ge=0)
+    """The same for the forms that one person has open."""
+
+    portal_kernel_idle_seconds: int = Field(default=900, ge=10)
+    """After this long without a word from its form a kernel ends."""
+
     oidc_issuer: str | None = None
     """The OpenID provider that people may sign in at, as its discovery document names it."""
 

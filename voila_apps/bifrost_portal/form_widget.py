@@ -1,4 +1,4 @@
-"""The form of a workflow as a widget: `BifrostForm("hello_world")` in JupyterLab, and what stands behind a form in the portal.
+"""The form of a workflow as a widget: in JupyterLab `BifrostForm`, in the portal what stands behind a form.
 
 The same ES module draws it in both. The widget passes messages between the browser and a backend; it checks nothing,
 since whatever comes from a browser is checked again by the control plane.
@@ -52,7 +52,7 @@ class Backend(Protocol):
         ...
 
 
-class BifrostForm(anywidget.AnyWidget):  # type: ignore[misc]
+class BifrostForm(anywidget.AnyWidget):
     """A form; `backend` answers what the browser asks."""
 
     _esm = (ASSETS / "form.js").read_text("utf-8")
@@ -138,12 +138,14 @@ class HttpBackend:
             problem = _problem(answer)
             details = problem.get("details")
             fields = details.get("fields", []) if isinstance(details, dict) else []
-            raise FormRefused(str(problem.get("message", "That did not work.")), fields, unsure=answer.status_code >= 500)
+            raise FormRefused(
+                str(problem.get("message", "That did not work.")), fields, unsure=answer.status_code >= 500
+            )
         return dict(answer.json())
 
 
 def portal_form() -> BifrostForm:
-    """What the portal's notebook shows: the form that this kernel was started for, and a door that opens for nothing else."""
+    """What the portal's notebook shows: the form that this kernel was started for, and nothing else."""
     refuse_new_widgets()
     return BifrostForm(HttpBackend.from_environment())
 

@@ -28,13 +28,14 @@ SAFE_HEADERS = {
 }
 
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
-    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Voila's front end compiles JSON Schema validators, loads the widget's module from a blob, and puts styles into the page.
+# Voila's front end compiles JSON Schema validators, loads the widget's module from a blob, and adds styles to the page.
 KERNEL_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self' blob: 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' blob: 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
 SANDBOXED_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
@@ -44,7 +45,7 @@ SANDBOXED_POLICY = (
 
 
 class PortalApplication(web.Application):
-    """Refuses foreign Host headers before any handler is chosen: a page on the internet must not reach us by rebinding."""
+    """Refuses foreign Host headers before any handler is chosen: no page on the internet reaches us by rebinding."""
 
     def __init__(self, handlers: _RuleList, *, hosts: frozenset[str], **settings: Any) -> None:
         super().__init__(handlers, **settings)

@@ -1,4 +1,4 @@
-"""The kernels behind forms: each is one visitor's alone, holds a token for one form, and ends when nobody looks any more.
+"""The kernels behind forms: each is one visitor's alone, holds a token for one form, and ends when nobody looks.
 
 `server` makes the manager, the form's page orders a kernel before Voila starts it. What runs in these kernels is the
 portal's own widget, never an author's code; what a browser may send to them is `ALLOWED_MESSAGES`.
@@ -30,10 +30,10 @@ ABANDONED_SECONDS = 30.0
 """A kernel whose page is gone is kept this long: a phone that lost its net comes back."""
 
 
-class OwnKernelspec(KernelSpecManager):  # type: ignore[misc]
+class OwnKernelspec(KernelSpecManager):
     """This Python's own kernel and no other: what else is installed on the machine is not for customers."""
 
-    kernel_dirs = List([])
+    kernel_dirs: List[str] = List([])
 
 
 @dataclass
@@ -58,17 +58,19 @@ class Tenancy:
 ordered: contextvars.ContextVar[Order | None] = contextvars.ContextVar("ordered", default=None)
 
 
-class FormKernels(AsyncMappingKernelManager):  # type: ignore[misc]
+class FormKernels(AsyncMappingKernelManager):
     """Voila's kernel manager, with owners and limits."""
 
     per_person = Int(4).tag(config=True)
     in_all = Int(24).tag(config=True)
-    starting = Int(2, help="Kernels that start at once: a rush of visitors must not starve the machine.").tag(config=True)
+    starting = Int(2, help="Kernels that start at once: a rush of visitors must not starve the machine.").tag(
+        config=True
+    )
     home = ""
     """An empty folder that kernels take for their home."""
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+        super().__init__(**given)  # type: ignore[no-untyped-call]
         self.tenants: dict[str, Tenancy] = {}
         self._slots = asyncio.Semaphore(self.starting)
         self._coming: list[str] = []
@@ -82,7 +84,7 @@ class FormKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         tenant = self.tenants.get(kernel_id)
         return tenant is not None and tenant.email == visitor.email and tenant.session == visitor.session
 
-    async def start_kernel(self, **wanted: Any) -> str:
+    async def start_kernel(self, **wanted: Any) -> str:  # type: ignore[override]
         """Start what this request ordered; whoever ordered nothing gets nothing."""
         order = ordered.get()
         if order is None:
@@ -97,9 +99,9 @@ class FormKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         self.tenants[kernel_id] = Tenancy(order.visitor.email, order.visitor.session, order.visitor.token)
         return kernel_id
 
-    async def shutdown_kernel(self, kernel_id: str, *arguments: Any, **options: Any) -> Any:
+    async def shutdown_kernel(self, kernel_id: str, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
         self.tenants.pop(kernel_id, None)
-        return await super().shutdown_kernel(kernel_id, *arguments, **options)
+        return await super().shutdown_kernel(kernel_id, *arguments, **options)  # type: ignore[no-untyped-call]
 
     async def end_abandoned(self) -> None:
         """End the kernels at which nobody has looked for a while."""

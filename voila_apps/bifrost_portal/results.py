@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import nh3
 from markdown_it import MarkdownIt
@@ -32,8 +32,8 @@ _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 def view(result: Any) -> Json:
     """What a page needs to show the result.
 
-    `kind` is `nothing`, `text`, `fields` (`items` of `name` and `value`), `table` (`columns`, `rows`), `markdown` (`html`,
-    sanitised), `html` (to be fetched as a document of its own), `file` (`name`), or `json` (`text`).
+    `kind` is `nothing`, `text`, `fields` (`items` of `name` and `value`), `table` (`columns`, `rows`), `markdown`
+    (`html`, sanitised), `html` (to be fetched as a document of its own), `file` (`name`), or `json` (`text`).
     """
     if result is None:
         return {"kind": "nothing"}
@@ -46,7 +46,7 @@ def view(result: Any) -> Json:
     return {"kind": "json", "text": _pretty(result)}
 
 
-def is_table(result: Any) -> bool:
+def is_table(result: Any) -> TypeGuard[list[Mapping[str, Any]]]:
     """A list of dicts."""
     return isinstance(result, list) and bool(result) and all(isinstance(row, Mapping) for row in result)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -18,10 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import nbformat
 import structlog
-import tornado.web
 from jupyter_server.auth import Authorizer, IdentityProvider, User
 from jupyter_server.base.handlers import FileFindHandler, JupyterHandler
 from jupyter_server.services.kernels.handlers import KernelHandler
@@ -30,7 +30,6 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from traitlets.config import Config
 from voila.app import Voila
-from voila.configuration import VoilaConfiguration
 from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
@@ -53,7 +52,7 @@ SWEEP_SECONDS = 5.0
 SESSION_CHECK_SECONDS = 10.0
 
 
-class CookieIdentity(IdentityProvider):  # type: ignore[misc]
+class CookieIdentity(IdentityProvider):
     """Tells Jupyter's handlers who is there: who the pages say it is."""
 
     @property
@@ -73,7 +72,7 @@ class CookieIdentity(IdentityProvider):  # type: ignore[misc]
         return False
 
 
-class OwnKernelsOnly(Authorizer):  # type: ignore[misc]
+class OwnKernelsOnly(Authorizer):
     """A visitor reaches the kernels that were started for him; any other is unknown."""
 
     def is_authorized(self, handler: Any, user: User, action: str, resource: str) -> bool:
@@ -85,8 +84,14 @@ class OwnKernelsOnly(Authorizer):  # type: ignore[misc]
         return True
 
 
-class Behind(JupyterHandler):  # type: ignore[misc]
+class Behind(JupyterHandler):
     """Jupyter's and Voila's handlers behind our gate: same origin, our headers, and a visitor."""
+
+    @property
+    def kernels(self) -> kernels.FormKernels:
+        manager = self.settings["kernel_manager"]
+        assert isinstance(manager, kernels.FormKernels)
+        return manager
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -94,16 +99,16 @@ class Behind(JupyterHandler):  # type: ignore[misc]
             self.set_header(name, value)
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
 
-    async def prepare(self) -> Any:
+    async def prepare(self, **options: Any) -> Any:
         if not gate.is_same_origin(self, needed=self.request.method not in ("GET", "HEAD")):
             raise web.HTTPError(403)
-        return await super().prepare()
+        return await super().prepare(**options)
 
     def write_error(self, status_code: int, **_: Any) -> None:
-        self.finish({"message": tornado.httputil.responses.get(status_code, "Error")})
+        self.finish({"message": http.client.responses.get(status_code, "Error")})
 
 
-class OwnKernel(Behind, KernelHandler):  # type: ignore[misc]
+class OwnKernel(Behind, KernelHandler):
     """What the front end asks of its kernel before it connects. Nobody ends a kernel: it ends when nobody looks."""
 
     SUPPORTED_METHODS = ("GET",)
@@ -115,17 +120,17 @@ class OwnChannels(Behind, VoilaKernelWebsocketHandler):  # type: ignore[misc]
     def check_origin(self, origin: str = "") -> bool:
         return gate.is_same_origin(self, needed=True)
 
-    async def prepare(self) -> Any:
+    async def prepare(self, **options: Any) -> Any:
         if not gate.is_same_origin(self, needed=True):
             raise web.HTTPError(403)
-        return await super().prepare()
+        return await super().prepare(**options)
 
     async def open(self, kernel_id: str) -> None:
-        self.kernel_manager.tenants[kernel_id].sockets.add(self)
+        self.kernels.tenants[kernel_id].sockets.add(self)
         await super().open(kernel_id)
 
     def on_close(self) -> None:
-        tenant = self.kernel_manager.tenants.get(self.kernel_id)
+        tenant = self.kernels.tenants.get(self.kernel_id)
         if tenant is not None:
             tenant.sockets.discard(self)
             tenant.seen_at = time.monotonic()
@@ -140,7 +145,7 @@ class BundleHandler(Behind, MultiStaticFileHandler):  # type: ignore[misc]
         self.set_header("Cache-Control", "private, max-age=31536000, immutable")
 
 
-class ExtensionHandler(Behind, FileFindHandler):  # type: ignore[misc]
+class ExtensionHandler(Behind, FileFindHandler):
     """The front end's extensions that forms need, and no other file."""
 
     def set_extra_headers(self, path: str) -> None:
@@ -229,8 +234,10 @@ class PortalApp(Voila):  # type: ignore[misc]
     async def _serve(self) -> None:
         options = self.init_settings()
         application = gate.PortalApplication(self.init_handlers(), hosts=self._portal_settings.hosts, **options)
-        server = HTTPServer(application, max_body_size=BODY_BYTES, xheaders=False)
-        server.listen(self._portal_settings.port, self._portal_settings.host)
+        server = HTTPServer(application, max_body_size=BODY_BYTES, xheaders=self._portal_settings.behind_proxy)
+        listener = socket.socket(fileno=self._portal_settings.listener)
+        listener.setblocking(False)
+        server.add_sockets([listener])
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -322,7 +329,7 @@ def _versioned(version: str) -> Any:
 
 
 def prepare_folder(folder: Path) -> None:
-    """The one notebook, an empty home for kernels, and room for their sockets: a short path, Unix addresses have 108 bytes."""
+    """The one notebook, an empty home for kernels, and room for their sockets (Unix addresses have 108 bytes)."""
     for name in ("kernels", "home"):
         (folder / name).mkdir(mode=0o700)
     source = next(path for path in (HERE / "portal.ipynb", HERE.parent / "portal.ipynb") if path.exists())
@@ -344,7 +351,9 @@ def configure_logging() -> None:
 def _log_request(handler: web.RequestHandler) -> None:
     """Errors only: the control plane's log has what was done, and addresses of forms may hold what was typed."""
     if handler.get_status() >= 500 and handler.get_status() != 503:
-        log.error("portal.failed", method=handler.request.method, path=handler.request.path, status=handler.get_status())
+        log.error(
+            "portal.failed", method=handler.request.method, path=handler.request.path, status=handler.get_status()
+        )
 
 
 def main(arguments: list[str]) -> None:

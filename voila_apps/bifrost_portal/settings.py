@@ -1,7 +1,7 @@
 """What the portal's process is told when it starts, once and in one frozen object.
 
-`bifrost up` writes it as JSON into the process's environment, where `ps` does not show it; `server` reads it and takes it
-out again, so that no kernel inherits it. It holds no key of the store: the control plane gives the portal a key that
+`bifrost up` writes it as JSON into the process's environment, where `ps` does not show it; `server` reads it and takes
+it out again, so that no kernel inherits it. It holds no key of the store: the control plane gives the portal a key that
 says "this is the portal", and a secret for its cookies.
 """
 
@@ -19,9 +19,9 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 class PortalSettings(models.Frozen):
+    listener: int
+    """Descriptor of the socket to accept on: the port belongs to whoever starts us, and outlives us."""
     host: str
-    port: int
-    """0 takes a free one."""
     control_plane: str
     """Address of the control plane, as the portal reaches it."""
     public_url: str
@@ -34,7 +34,8 @@ class PortalSettings(models.Frozen):
     kernels: int = Field(default=24, ge=0)
     """Forms that have a kernel behind them at once; further ones work without."""
     kernel_idle_seconds: int = Field(default=900, ge=10)
-    dev: bool = False
+    behind_proxy: bool = False
+    """A TLS proxy stands before the portal and says in `X-Forwarded-For` whom it speaks for."""
 
     @property
     def hosts(self) -> frozenset[str]:

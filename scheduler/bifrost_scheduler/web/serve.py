@@ -12,14 +12,10 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import signal
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -29,22 +25,12 @@ from pydantic import ValidationError
 from bifrost_kernel import errors
 from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler import services as composition
-from bifrost_scheduler.catalog import keyless_environment
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
+from bifrost_scheduler.sign_in import Opening
+from bifrost_scheduler.web import companions
 from bifrost_scheduler.web.app import create_app
-
-LAB_START_SECONDS = 30.0
-
-
-@dataclass
-class Lab:
-    """JupyterLab of the authors."""
-
-    process: subprocess.Popen[bytes]
-    lifeline: int
-    """Closed by the system when this process ends, however it ends; Lab ends with it."""
-    url: str
+from bifrost_scheduler.web.companions import Companion, Portal
 
 
 def main(arguments: str) -> int:
@@ -98,27 +84,37 @@ async def _serve(services: Services) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     services.start()
-    lab: Lab | None = None
+    lab: Companion | None = None
+    portal: Portal | None = None
     try:
         serving = asyncio.create_task(server.serve())
         if not await server.wait_started(serving):
             complain(f"port {settings.port} on {settings.host} is taken; choose another with --port.")
             return 1
-        url = f"http://{_shown_host(settings.host)}:{server.port}"
+        url = f"http://{api_host(settings.host)}:{server.port}"
         _write_runtime(services, url)
-        lab = await asyncio.to_thread(start_lab, services, url) if settings.lab else None
-        _announce(services, url, lab)
+        try:
+            # The commands and the portal find us at this address before people read of it.
+            portal = Portal.start(services, url) if settings.portal else None
+        except OSError as error:
+            complain(
+                f"the portal cannot listen on port {settings.portal_port}: {error.strerror}; choose --portal-port."
+            )
+            return 1
+        lab = await asyncio.to_thread(companions.start_lab, services, url) if settings.lab else None
+        _announce(services, url, lab, portal)
         await asyncio.wait({serving, asyncio.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
         # Calls that wait for an execution get its answer while the runner lets it end.
         server.should_exit = True
         await asyncio.gather(serving, asyncio.to_thread(services.runner.stop))
     finally:
-        if lab is not None:
-            lab.process.terminate()
+        beside = [one for one in (portal, lab) if one is not None]
+        for companion in beside:
+            companion.stop()
         await asyncio.to_thread(services.stop)
         settings.runtime_file.unlink(missing_ok=True)
-        if lab is not None:
-            _end(lab.process)
+        for companion in beside:
+            companion.wait()
     return 0
 
 
@@ -148,56 +144,6 @@ class _Server(uvicorn.Server):
         return port
 
 
-def start_lab(services: Services, url: str) -> Lab:
-    """Start JupyterLab as an ordinary client: it holds a key of its author and nothing of the store."""
-    settings = services.settings
-    token, key = secrets.token_urlsafe(24), secrets.token_urlsafe(32)
-    services.authenticator.accept(key, composition.DEVELOPER if settings.dev else composition.OPERATOR)
-    environment = {
-        **keyless_environment(),
-        "HOME": os.environ.get("HOME", "/"),
-        "BIFROST_URL": url,
-        "BIFROST_API_KEY": key,
-        "BIFROST_LAB_TOKEN": token,
-    }
-    theirs, ours = os.pipe()
-    with open(settings.logs_dir / "lab.log", "ab") as log, open(theirs, "rb"):
-        process = subprocess.Popen(
-            lab_command(settings, lifeline=theirs),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=(theirs,),
-            start_new_session=True,
-        )
-    _wait_for_port(settings.lab_port, process)
-    return Lab(process, ours, f"http://{_shown_host(settings.host)}:{settings.lab_port}/lab?token={token}")
-
-
-def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until the server listens (a link that is printed has to work), ends, or takes too long; then the log says why."""
-    deadline = time.monotonic() + LAB_START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
-            return
-        time.sleep(0.05)
-
-
-def lab_command(settings: Settings, *, lifeline: int) -> list[str]:
-    arguments = (settings.host, str(settings.lab_port), str(settings.workspace), str(lifeline))
-    return [sys.executable, "-m", "bifrost_portal.lab", *arguments]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        # Its session goes with it: Lab's kernels and terminals are not left behind.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def _write_runtime(services: Services, url: str) -> None:
     """Tell the commands of this home's owner where the control plane is."""
     path = services.settings.runtime_file
@@ -206,12 +152,15 @@ def _write_runtime(services: Services, url: str) -> None:
     partial.replace(path)
 
 
-def _announce(services: Services, url: str, lab: Lab | None) -> None:
+def _announce(services: Services, url: str, lab: Companion | None, portal: Portal | None) -> None:
     settings = services.settings
+    opening = services.opening() if portal is not None else None
     lines: Mapping[str, str | None] = {
         "API": url,
         "API docs": f"{url}/docs",
-        "JupyterLab": _lab_line(services, lab),
+        "JupyterLab": companions.lab_line(services, lab) if lab is not None else None,
+        "Portal": portal.url if portal is not None else None,
+        **_way_in(portal, opening),
         "Workspace": str(settings.workspace),
         "Home": str(settings.home),
         "Sandbox": f"{settings.sandbox.value} (insecure)" if settings.sandbox is not Level.FULL else None,
@@ -221,14 +170,13 @@ def _announce(services: Services, url: str, lab: Lab | None) -> None:
     print(f"\nBifrost is up.\n\n{shown}\nPress Ctrl-C to end it.\n", flush=True)  # noqa: T201
 
 
-def _lab_line(services: Services, lab: Lab | None) -> str | None:
-    if lab is None:
-        return None
-    if lab.process.poll() is not None:
-        return (
-            f"did not start: see {services.settings.logs_dir / 'lab.log'} (is port {services.settings.lab_port} taken?)"
-        )
-    return lab.url
+def _way_in(portal: Portal | None, opening: Opening | None) -> Mapping[str, str]:
+    """The one-time link by which the first person gets into the portal; what stands behind `#` is never sent."""
+    if portal is None or opening is None:
+        return {}
+    if opening.kind == "setup":
+        return {"Set up": f"{portal.url}/setup#{opening.token}"}
+    return {"Sign in (once)": f"{portal.url}/signin/link#{opening.token}"}
 
 
 def complain(message: str) -> None:
@@ -236,10 +184,9 @@ def complain(message: str) -> None:
     print(f"bifrost: {message}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _shown_host(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        return "localhost"
-    return f"[{host}]" if ":" in host else host
+def api_host(host: str) -> str:
+    """Where this machine reaches the API: a name in two families could lead to another server's port."""
+    return "127.0.0.1" if host == "127.0.0.1" else companions.shown_host(host)
 
 
 if __name__ == "__main__":

@@ -113,8 +113,10 @@ class RunEvents(Page):
     async def _until_session_ends(self) -> None:
         """A stream is open for long: it must not outlive the session that opened it."""
         with contextlib.suppress(Unreachable):
-            while await self.portal.visitors.check(self.me.token) is not None:
+            while True:
                 await asyncio.sleep(SESSION_CHECK_SECONDS)
+                if await self.portal.visitors.check(self.me.token) is None:
+                    return
 
 
 class RunAct(Page):

@@ -133,7 +133,7 @@ class Leave(Page):
     """Voila's front end says that its page is closed: nobody needs the kernel any more."""
 
     def check_xsrf_cookie(self) -> None:
-        """A browser's farewell carries no token; where it comes from has been checked, and all it does is end one's own."""
+        """A browser's farewell carries no token; its origin is checked, and it only ends one's own kernel."""
 
     async def post(self, kernel_id: str) -> None:
         manager = self.settings["kernel_manager"]
