@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from bifrost_kernel import errors, models
 from bifrost_scheduler import tokens
-from bifrost_scheduler.identity import EVERYWHERE, Principal
+from bifrost_scheduler.identity import EVERYWHERE, Principal, user_principal
 from bifrost_scheduler.store import contract
 
 MAX_KEY_CHARS = 512
@@ -41,6 +41,13 @@ class Authenticator:
             if hmac.compare_digest(digest, presented):
                 return principal
         return self._authenticate_stored(key)
+
+    def find_person(self, email: str, *, session_id: str | None) -> Principal | None:
+        """The person as he is now, for those who keep no key of his; None when he, or his session, is not valid."""
+        found = self._store.find_user(email)
+        if found is None or not found.active:
+            return None
+        return user_principal(found.email, name=found.name, roles=found.roles)
 
     def _authenticate_stored(self, key: str) -> Principal:
         now = datetime.now(UTC)

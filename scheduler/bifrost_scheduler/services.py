@@ -27,7 +27,13 @@ from bifrost_scheduler.authenticator import Authenticator
 from bifrost_scheduler.authoring import Authoring
 from bifrost_scheduler.broker import BrokerParts
 from bifrost_scheduler.catalog import Catalog, Snapshot
+from bifrost_scheduler.drafts import Drafts
+from bifrost_scheduler.execution_inputs import ExecutionInputs
 from bifrost_scheduler.executions import Executions
+from bifrost_scheduler.form_administration import FormAdministration
+from bifrost_scheduler.form_desk import FormDesk
+from bifrost_scheduler.form_library import FormLibrary
+from bifrost_scheduler.form_sessions import FormSessions
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.options import Options
@@ -64,6 +70,10 @@ class Services:
     catalog: Catalog
     options: Options
     executions: Executions
+    execution_inputs: ExecutionInputs
+    forms: FormDesk
+    form_definitions: FormAdministration
+    form_sessions: FormSessions
     records: Records
     administration: Administration
     authenticator: Authenticator
@@ -185,6 +195,8 @@ def build(settings: Settings) -> Services:
         pool=pool,
         metrics=metrics,
     )
+    authenticator = Authenticator(store)
+    library = FormLibrary(store=store, catalog=catalog)
     services = Services(
         settings=settings,
         home_lock=home_lock,
@@ -193,9 +205,19 @@ def build(settings: Settings) -> Services:
         catalog=catalog,
         options=options,
         executions=executions,
+        execution_inputs=ExecutionInputs(executions=executions, catalog=catalog, store=store, secrets=secret_store),
+        forms=FormDesk(
+            catalog=catalog,
+            library=library,
+            options=options,
+            executions=executions,
+            drafts=Drafts(store=store, secrets=secret_store),
+        ),
+        form_definitions=FormAdministration(store=store, catalog=catalog, library=library),
+        form_sessions=FormSessions(secrets=secret_store, authenticator=authenticator),
         records=records,
         administration=Administration(store=store, secrets=secret_store),
-        authenticator=Authenticator(store),
+        authenticator=authenticator,
         authoring=Authoring(parts=parts, executions=executions, catalog=catalog, folder_prefix=prefix),
         signals=notices,
         metrics=metrics,

@@ -50,6 +50,7 @@ class Expected(NamedTuple):
     body: dict[str, Any] | None = None
 
 
+FORM = {"workflow": "nothing", "title": "Nothing at all"}
 CONNECTION = {"oauth_flow_type": "client_credentials", "client_id": "client"}
 
 EXPECTED = {
@@ -66,6 +67,20 @@ EXPECTED = {
     "POST /api/executions/{execution_id}/rerun": Expected(200, 403, 200, 200, "path"),
     "POST /api/executions/{execution_id}/approve": Expected(403, 403, 409, 403, "path"),
     "POST /api/executions/{execution_id}/reject": Expected(403, 403, 409, 403, "path"),
+    "GET /api/executions/{execution_id}/inputs": Expected(200, 200, 200, 200, "path"),
+    "GET /api/forms": Expected(200, 403, 200, 200),
+    "GET /api/forms/{name}": Expected(200, 403, 200, 200),
+    "POST /api/forms/{name}": Expected(202, 403, 202, 202, body={}),
+    "POST /api/forms/{name}/options/{field}": Expected(200, 403, 200, 200, body={}),
+    # Drafts and form sessions are for people: keys have none.
+    "GET /api/forms/{name}/draft": Expected(403, 403, 403, 200),
+    "PUT /api/forms/{name}/draft": Expected(403, 403, 403, 200, body={}),
+    "DELETE /api/forms/{name}/draft": Expected(403, 403, 403, 204),
+    "POST /api/form-sessions": Expected(403, 403, 403, 201, body={"form": "nothing"}),
+    "PUT /api/forms/{name}": Expected(403, 403, 200, 200, body=FORM),
+    "DELETE /api/forms/{name}": Expected(403, 403, 204, 204),
+    "GET /api/form-definitions": Expected(403, 403, 200, 200),
+    "GET /api/form-definitions/{name}": Expected(403, 403, 200, 200),
     "POST /api/organizations": Expected(403, 403, 403, 409, "nothing", {"id": "test-org-active", "name": "Twice"}),
     "GET /api/organizations": Expected(200, 200, 200, 200, "nothing"),
     "GET /api/organizations/{organization_id}": Expected(200, 200, 200, 200, "path"),
@@ -113,10 +128,16 @@ class Things(NamedTuple):
     key_id: str
 
     def path(self, route: str) -> str:
-        names = {"/api/workflows": "nothing", "/api/data-providers": "get_colors"}
+        names = {
+            "/api/workflows": "nothing",
+            "/api/data-providers": "get_colors",
+            "/api/forms/{name}/options": "paint",
+            "/api/forms/{name}/draft": "nothing",
+        }
         path = route.partition(" ")[2]
         return path.format(
             name=next((name for prefix, name in names.items() if path.startswith(prefix)), "known"),
+            field="color",
             key="known",
             execution_id=self.execution_id,
             organization_id=self.organization,
@@ -148,8 +169,9 @@ def furnish(
             "config": {"value": "v"},
             "secrets": {"value": "long-enough"},
             "connections": CONNECTION,
+            "forms": FORM,
         }.items():
-            if f"/{kind}/" in route:
+            if f"/{kind}/" in route.replace("/form-definitions/", "/forms/"):
                 one.put(f"/api/{kind}/known", json=body).raise_for_status()
         return Things(organization, execution_id, key_id)
 

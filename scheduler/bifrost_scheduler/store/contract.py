@@ -22,6 +22,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import models
+from bifrost_scheduler.store import form_contract
 
 Frozen = models.Frozen
 
@@ -122,6 +123,10 @@ class NewExecution(Frozen):
     approval_hash: str | None = None
     """sha256 over code hash, workflow and parameters: what an approval is bound to."""
     rerun_of: str | None = None
+    form: str | None = None
+    """The form that it was submitted with."""
+    hidden_inputs: tuple[str, ...] = ()
+    """Inputs that the form bound, and that whoever filled it in must not see."""
     created_at: AwareDatetime
 
 
@@ -226,7 +231,10 @@ class ExecutionFilter(Frozen):
     since: datetime | None = None
     until: datetime | None = None
     text: str | None = None
-    """Substring of workflow name, error, or parameters, case-insensitive."""
+    """Substring of workflow name, error, or parameters, case-insensitive.
+
+    Parameters of an execution with hidden inputs are not searched: a search that finds them would tell them.
+    """
     before: str | None = None
     limit: int = 50
 
@@ -237,7 +245,7 @@ class Submitted(Frozen):
     """True when an earlier submit with the same idempotency key made it."""
 
 
-class Store(ABC):
+class Store(form_contract.FormStore, ABC):
     """The only way to the database."""
 
     @abstractmethod

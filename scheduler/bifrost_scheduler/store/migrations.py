@@ -206,3 +206,22 @@ def ledger(db: Database) -> None:
         """
     )
     db.execute("CREATE INDEX ledger_by_execution ON ledger (execution_id) WHERE execution_id IS NOT NULL")
+
+
+@migrations()
+def forms(db: Database) -> None:
+    db.table("forms").create(
+        {"scope": str, "name": str, "version": int, "definition": str, "updated_at": str, "updated_by": str},
+        pk=("scope", "name"),
+        not_null={"version", "definition", "updated_at", "updated_by"},
+        strict=True,
+    )
+    db.table("drafts").create(
+        {"subject": str, "organization": str, "form": str, "sealed": bytes, "updated_at": str},
+        pk=("subject", "organization", "form"),
+        not_null={"sealed", "updated_at"},
+        strict=True,
+    )
+    db.execute("CREATE INDEX drafts_by_age ON drafts (updated_at)")
+    db.execute("ALTER TABLE executions ADD COLUMN form TEXT")
+    db.execute("ALTER TABLE executions ADD COLUMN hidden_inputs TEXT NOT NULL DEFAULT '[]'")

@@ -15,7 +15,17 @@ from fastapi_offline import FastAPIOffline
 from bifrost_scheduler import __version__
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
-from bifrost_scheduler.web import authoring, executions, organizations, problems, scoped, system, workflows
+from bifrost_scheduler.web import (
+    authoring,
+    executions,
+    form_definitions,
+    forms,
+    organizations,
+    problems,
+    scoped,
+    system,
+    workflows,
+)
 from bifrost_scheduler.web.denials import Denials
 from bifrost_scheduler.web.middleware import Guard
 
@@ -23,6 +33,8 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 ROUTERS: tuple[APIRouter, ...] = (
     workflows.router,
     executions.router,
+    forms.router,
+    form_definitions.router,
     organizations.router,
     scoped.router,
     authoring.router,
