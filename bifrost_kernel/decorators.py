@@ -96,6 +96,7 @@ def param(
     data_provider: str | None = None,
     default_value: Any = inputs.UNSET,
     help_text: str | None = None,
+    data_provider_inputs: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """Describe one input: its type, its label in the form, and what is accepted.
 
@@ -103,12 +104,21 @@ def param(
         type: `string`, `int`, `float`, `bool`, `email`, `json` or `list`; without it the annotation decides.
         validation: any of `pattern` (RE2, the whole text), `min`, `max`, `min_length`, `max_length`.
         data_provider: name of the data provider whose options are the only accepted values.
+        data_provider_inputs: which other `@param` gives an input of the data provider; else its namesake does.
 
     Raises:
         DeclarationError: an argument is wrong; says where, what was given, and the choices.
     """
     declared = inputs.ParamDeclaration(
-        name, type, label, required, validation or {}, data_provider, default_value, help_text
+        name,
+        type,
+        label,
+        required,
+        validation or {},
+        data_provider,
+        default_value,
+        help_text,
+        data_provider_inputs or {},
     )
 
     def decorate(function: F) -> F:

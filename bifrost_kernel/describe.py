@@ -13,15 +13,17 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from bifrost_kernel import data_providers, file_reports, models
 
-M = TypeVar("M", models.WorkflowMetadata, models.DataProviderMetadata)
+M = TypeVar("M", models.WorkflowMetadata, models.DataProviderMetadata, models.WorkspaceForm)
 T = TypeVar("T")
-Metadata = models.WorkflowMetadata | models.DataProviderMetadata
+Metadata = models.WorkflowMetadata | models.DataProviderMetadata | models.WorkspaceForm
+
+FORMS_FOLDER = "forms"
 
 GIT_LIMIT_SECONDS = 10.0
 EXCLUDED_FOLDERS = frozenset({"__pycache__", "tests"})
@@ -39,13 +41,21 @@ def describe(
     reports = file_reports.read_files(root, list(_files(root)), file_limit_seconds)
     workflows, broken_workflows = _unique("workflow", _joined(report.workflows for report in reports))
     own, broken_providers = _unique("data provider", _joined(report.data_providers for report in reports))
+    forms, broken_forms = _unique("form", _joined(report.forms for report in reports))
     providers = _with_builtin(own)
-    workflows, unknown = _with_known_providers(workflows, {provider.name for provider in providers})
+    workflows, unknown = _with_known_providers(workflows, {provider.name: provider for provider in providers})
     commit, dirty = (None, None) if git_dir is None else git_state(git_dir)
     return models.WorkspaceDescription(
         workflows=tuple(workflows),
         data_providers=tuple(providers),
-        broken=(*_joined(report.broken for report in reports), *broken_workflows, *broken_providers, *unknown),
+        forms=tuple(forms),
+        broken=(
+            *_joined(report.broken for report in reports),
+            *broken_workflows,
+            *broken_providers,
+            *broken_forms,
+            *unknown,
+        ),
         git_commit=commit,
         git_dirty=dirty,
     )
@@ -90,8 +100,16 @@ def _files(root: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in EXCLUDED_FOLDERS and not name.startswith("."))
         for name in sorted(names):
-            if name.endswith((".py", ".ipynb")) and not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+            relative = (Path(folder) / name).relative_to(root)
+            if _is_read(relative) and not name.startswith("."):
+                yield relative.as_posix()
+
+
+def _is_read(relative: Path) -> bool:
+    """Code wherever it stands; of data only the forms: other YAML is the authors' own business."""
+    if relative.suffix in file_reports.FORM_SUFFIXES:
+        return relative.parts[0] == FORMS_FOLDER
+    return relative.suffix in (".py", ".ipynb")
 
 
 def _unique(what: str, found: Iterable[M]) -> tuple[list[M], list[models.BrokenDeclaration]]:
@@ -110,9 +128,8 @@ def _duplicate(what: str, one: Metadata, same: Iterable[Metadata]) -> models.Bro
 
 
 def _broken(metadata: Metadata, reason: str) -> models.BrokenDeclaration:
-    kind = "workflow" if isinstance(metadata, models.WorkflowMetadata) else "data_provider"
     return models.BrokenDeclaration.model_validate(
-        {"kind": kind, "name": metadata.name, "source": metadata.source, "reason": reason}
+        {"kind": _KINDS[type(metadata)], "name": metadata.name, "source": metadata.source, "reason": reason}
     )
 
 
@@ -126,22 +143,58 @@ def _with_builtin(own: Iterable[models.DataProviderMetadata]) -> list[models.Dat
 
 
 def _with_known_providers(
-    workflows: Iterable[models.WorkflowMetadata], known: set[str]
+    workflows: Iterable[models.WorkflowMetadata], known: Mapping[str, models.DataProviderMetadata]
 ) -> tuple[list[models.WorkflowMetadata], list[models.BrokenDeclaration]]:
     good: list[models.WorkflowMetadata] = []
     broken: list[models.BrokenDeclaration] = []
     for workflow in workflows:
-        unknown = [param for param in workflow.params if param.data_provider and param.data_provider not in known]
-        if unknown:
-            broken.append(_broken(workflow, _unknown_providers(unknown, known)))
+        reason = _unknown_providers(workflow, known) or _wrong_provider_inputs(workflow, known)
+        if reason:
+            broken.append(_broken(workflow, reason))
         else:
             good.append(workflow)
     return good, broken
 
 
-def _unknown_providers(params: Iterable[models.ParamMetadata], known: set[str]) -> str:
-    wanted = "; ".join(f"@param {param.name!r}: there is no data provider {param.data_provider!r}" for param in params)
-    return f"{wanted}; known: {', '.join(sorted(known))}"
+def _unknown_providers(workflow: models.WorkflowMetadata, known: Iterable[str]) -> str | None:
+    unknown = [param for param in workflow.params if param.data_provider and param.data_provider not in known]
+    wanted = "; ".join(f"@param {param.name!r}: there is no data provider {param.data_provider!r}" for param in unknown)
+    return f"{wanted}; known: {', '.join(sorted(known))}" if unknown else None
+
+
+def _wrong_provider_inputs(
+    workflow: models.WorkflowMetadata, known: Mapping[str, models.DataProviderMetadata]
+) -> str | None:
+    names = {param.name for param in workflow.params}
+    reasons = (
+        _wrong_inputs(param, known[param.data_provider], names - {param.name})
+        for param in workflow.params
+        if param.data_provider
+    )
+    return next((reason for reason in reasons if reason), None)
+
+
+def _wrong_inputs(param: models.ParamMetadata, provider: models.DataProviderMetadata, others: set[str]) -> str | None:
+    """Why the inputs of the data provider cannot come from the other fields, if so."""
+    where, inputs = f"@param {param.name!r}", {one.name for one in provider.params}
+    for name, field in param.data_provider_inputs.items():
+        if name not in inputs:
+            there = ", ".join(sorted(inputs)) or "none"
+            return f"{where}: the data provider {provider.name!r} has no input {name!r}; its inputs: {there}"
+        if field not in others:
+            return f"{where}: data_provider_inputs names {field!r}, which is no other @param"
+    needed = {one.name for one in provider.params if one.required}
+    missing = sorted(needed - param.data_provider_inputs.keys() - others)
+    if not missing:
+        return None
+    return f"{where}: {provider.name!r} needs {missing[0]!r}; name the @param that gives it in data_provider_inputs"
+
+
+_KINDS = {
+    models.WorkflowMetadata: "workflow",
+    models.DataProviderMetadata: "data_provider",
+    models.WorkspaceForm: "form",
+}
 
 
 def _joined(parts: Iterable[Iterable[T]]) -> list[T]:

@@ -13,15 +13,20 @@ import selectors
 import signal
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 
-from bifrost_kernel import errors, jsonable, models, notebooks, registry
+from bifrost_kernel import errors, form_files, jsonable, models, notebooks, registry
 
 LIMIT_SECONDS = 10.0
 MAX_REASON_CHARS = 2000
 MAX_REPORT_BYTES = 16 * 1024 * 1024
+FORM_SUFFIXES = (".yaml", ".yml")
+
+Kind = Literal["module", "form"]
 
 
 class FileReport(models.Frozen):
@@ -29,6 +34,7 @@ class FileReport(models.Frozen):
 
     workflows: tuple[models.WorkflowMetadata, ...] = ()
     data_providers: tuple[models.DataProviderMetadata, ...] = ()
+    forms: tuple[models.WorkspaceForm, ...] = ()
     broken: tuple[models.BrokenDeclaration, ...] = ()
 
 
@@ -122,10 +128,11 @@ def _be_quiet() -> None:
 
 def _report(root: Path, file: str) -> bytes:
     try:
-        found = _read_notebook(root, file) if file.endswith(".ipynb") else _read_module(root, file)
+        found = _READERS[Path(file).suffix](root, file)
         return found.model_dump_json().encode()
     except BaseException as error:  # author code may raise anything, and SystemExit is no way to end the catalog
-        return _broken_file(file, *_place_and_reason(error, root, file)).model_dump_json().encode()
+        kind: Kind = "form" if Path(file).suffix in FORM_SUFFIXES else "module"
+        return _broken_file(file, *_place_and_reason(error, root, file), kind=kind).model_dump_json().encode()
 
 
 def _read_module(root: Path, file: str) -> FileReport:
@@ -136,6 +143,17 @@ def _read_module(root: Path, file: str) -> FileReport:
 def _read_notebook(root: Path, file: str) -> FileReport:
     found = notebooks.find_notebook_workflow(root, file)
     return FileReport(workflows=(found,) if found else ())
+
+
+def _read_form(root: Path, file: str) -> FileReport:
+    name, definition = form_files.read_form(root / file)
+    if name != Path(file).stem:
+        # A file that breaks still says which form it is.
+        raise errors.DeclarationError(
+            f"name: the form {name!r} stands in {name}.yaml, not in {Path(file).name}", line=1
+        )
+    plain = definition.model_dump(mode="json", exclude_unset=True)
+    return FileReport(forms=(models.WorkspaceForm(name=name, definition=plain, source=models.Source(file=file)),))
 
 
 def _place_and_reason(error: BaseException, root: Path, file: str) -> tuple[int, str]:
@@ -151,7 +169,15 @@ def _place_and_reason(error: BaseException, root: Path, file: str) -> tuple[int,
     return own[-1] if own else 1, text
 
 
-def _broken_file(file: str, line: int, reason: str) -> FileReport:
+def _broken_file(file: str, line: int, reason: str, *, kind: Kind = "module") -> FileReport:
     source = models.Source(file=jsonable.clean_text(file), line=line)
     reason = jsonable.clean_text(reason)[:MAX_REASON_CHARS]
-    return FileReport(broken=(models.BrokenDeclaration(kind="module", name=None, source=source, reason=reason),))
+    name = Path(file).stem if kind == "form" else None
+    return FileReport(broken=(models.BrokenDeclaration(kind=kind, name=name, source=source, reason=reason),))
+
+
+_READERS: Mapping[str, Callable[[Path, str], FileReport]] = {
+    ".py": _read_module,
+    ".ipynb": _read_notebook,
+    **dict.fromkeys(FORM_SUFFIXES, _read_form),
+}

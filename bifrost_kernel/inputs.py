@@ -48,6 +48,7 @@ class ParamDeclaration:
     data_provider: str | None = None
     default_value: Any = UNSET
     help_text: str | None = None
+    data_provider_inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,7 @@ def build_param(declared: ParamDeclaration, argument: Argument) -> models.ParamM
         has_default=default is not UNSET,
         validation=_validation(declared.validation, kind, where),
         data_provider=_provider_name(declared.data_provider, where),
+        data_provider_inputs=_provider_inputs(declared, where),
         help_text=_optional_text(declared.help_text, where, "help_text"),
     )
     if default is UNSET or default is None:
@@ -157,6 +159,19 @@ def _provider_name(name: Any, where: str) -> str | None:
     if name is None or (isinstance(name, str) and _PROVIDER.fullmatch(name)):
         return name
     raise errors.DeclarationError(f"{where}: data_provider={name!r} must be the snake_case name of a data provider")
+
+
+def _provider_inputs(declared: ParamDeclaration, where: str) -> dict[str, str]:
+    given = declared.data_provider_inputs
+    if not given:
+        return {}
+    if declared.data_provider is None:
+        raise errors.DeclarationError(f"{where}: data_provider_inputs are for a data_provider; name it too")
+    if not isinstance(given, Mapping) or not all(isinstance(one, str) for pair in given.items() for one in pair):
+        raise errors.DeclarationError(
+            f'{where}: data_provider_inputs={given!r} must be {{"input": "name of a @param"}}'
+        )
+    return dict(given)
 
 
 def _validation(validation: Any, kind: models.ParamType, where: str) -> dict[str, Any]:

@@ -130,6 +130,8 @@ class ParamMetadata(Frozen):
     default_value: Any = None
     validation: dict[str, Any] = {}
     data_provider: str | None = None
+    data_provider_inputs: dict[str, str] = {}
+    """Inputs of the data provider by name, with the field that gives each; any other comes from its namesake."""
     help_text: str | None = None
 
 
@@ -171,10 +173,18 @@ class DataProviderMetadata(Frozen):
 class BrokenDeclaration(Frozen):
     """Something in the workspace that cannot be used, with the place and the reason."""
 
-    kind: Literal["workflow", "data_provider", "module"]
+    kind: Literal["workflow", "data_provider", "module", "form"]
     name: str | None
     source: Source
     reason: str
+
+
+class WorkspaceForm(Frozen):
+    """A form object of the workspace; `definition` is one of `form_definitions`, as JSON."""
+
+    name: str
+    definition: dict[str, Any]
+    source: Source
 
 
 class WorkspaceDescription(Frozen):
@@ -182,6 +192,7 @@ class WorkspaceDescription(Frozen):
 
     workflows: tuple[WorkflowMetadata, ...] = ()
     data_providers: tuple[DataProviderMetadata, ...] = ()
+    forms: tuple[WorkspaceForm, ...] = ()
     broken: tuple[BrokenDeclaration, ...] = ()
     git_commit: str | None = None
     git_dirty: bool | None = None

@@ -11,7 +11,7 @@ import hmac
 from datetime import UTC, datetime
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler import sessions, tokens
+from bifrost_scheduler import roles, sessions, tokens
 from bifrost_scheduler.identity import EVERYWHERE, Principal
 from bifrost_scheduler.store import contract
 
@@ -60,6 +60,14 @@ class Authenticator:
         if found is None:
             raise _refused()
         return found
+
+    def find_person(self, email: str, *, session_id: str | None) -> Principal | None:
+        """The person as he is now, for those who keep no key of his; None when he, or his session, is not valid."""
+        if session_id is not None:
+            found = self._sessions.find_principal_by_id(session_id, now=datetime.now(UTC))
+            return found if found is not None and found.email == email else None
+        user = self._store.find_user(email)
+        return roles.principal_of(self._store, user) if user is not None and user.active else None
 
     def _authenticate_stored(self, key: str) -> Principal:
         now = datetime.now(UTC)

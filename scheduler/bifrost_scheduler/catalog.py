@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import bifrost_kernel
 from bifrost_kernel import errors, models
 
 DESCRIBE_TIMEOUT_SECONDS = 120.0
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", ".ipynb_checkpoints"})
+
+_KERNEL_PACKAGE_FOLDER = str(Path(bifrost_kernel.__path__[0]).parent)
 
 FileStamp = tuple[str, int, int, int]
 """Relative path, inode, size, mtime in nanoseconds."""
@@ -45,8 +48,22 @@ class Snapshot:
         return {workflow.name: workflow for workflow in self.description.workflows}
 
     @cached_property
-    def _data_providers(self) -> dict[str, models.DataProviderMetadata]:
+    def data_providers(self) -> Mapping[str, models.DataProviderMetadata]:
+        """By name."""
         return {provider.name: provider for provider in self.description.data_providers}
+
+    @cached_property
+    def _forms(self) -> dict[str, models.WorkspaceForm]:
+        return {form.name: form for form in self.description.forms}
+
+    def find_workflow(self, name: str) -> models.WorkflowMetadata | None:
+        return self._workflows.get(name)
+
+    def find_form(self, name: str) -> models.WorkspaceForm | None:
+        return self._forms.get(name)
+
+    def find_broken(self, kind: str, name: str) -> models.BrokenDeclaration | None:
+        return next((one for one in self.description.broken if one.name == name and one.kind == kind), None)
 
     def get_workflow(self, name: str) -> models.WorkflowMetadata:
         """
@@ -60,16 +77,16 @@ class Snapshot:
 
     def get_data_provider(self, name: str) -> models.DataProviderMetadata:
         """Raises as `get_workflow` does."""
-        if provider := self._data_providers.get(name):
+        if provider := self.data_providers.get(name):
             return provider
         raise self._broken("data_provider", name) or errors.NotFound(f"There is no data provider named {name!r}.")
 
     def _broken(self, kind: str, name: str) -> errors.Conflict | None:
-        for broken in self.description.broken:
-            if broken.name == name and broken.kind == kind:
-                place = f"{broken.source.file}:{broken.source.line}"
-                return errors.Conflict(f"The {kind.replace('_', ' ')} {name!r} is broken ({place}): {broken.reason}")
-        return None
+        broken = self.find_broken(kind, name)
+        if broken is None:
+            return None
+        place = f"{broken.source.file}:{broken.source.line}"
+        return errors.Conflict(f"The {kind.replace('_', ' ')} {name!r} is broken ({place}): {broken.reason}")
 
 
 class Catalog:
@@ -136,7 +153,8 @@ class Catalog:
         try:
             done = subprocess.run(
                 command,
-                env=keyless_environment(),
+                # The kernel room of this very product, wherever it was imported from.
+                env={**keyless_environment(), "PYTHONPATH": _KERNEL_PACKAGE_FOLDER},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=DESCRIBE_TIMEOUT_SECONDS,

@@ -28,6 +28,8 @@ class Envelope(models.Frozen):
     created_at: datetime
     code_hash: str
     rerun_of: str | None = None
+    form: str | None = None
+    """The form that it was submitted with."""
     approved_by: str | None = None
     record_sha256: str | None = None
 
@@ -50,6 +52,7 @@ def envelope(execution: contract.Execution) -> Envelope:
         created_at=execution.created_at,
         code_hash=execution.code_hash,
         rerun_of=execution.rerun_of,
+        form=execution.form,
         approved_by=execution.approved_by,
         record_sha256=execution.record_sha256,
     )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -26,6 +27,19 @@ from bifrost_scheduler.store import contract
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 MAX_ID_CHARS = 64
+
+
+@dataclass(frozen=True)
+class FormUse:
+    """How a form was used that led to an execution; `form_desk` checked that it might be."""
+
+    name: str
+    sent: Mapping[str, Any]
+    """What the person filled in: by this a repeated submit is known."""
+    hidden: tuple[str, ...] = ()
+    """Inputs that whoever filled it in must not see."""
+    lifted: frozenset[str] = frozenset()
+    """Required inputs that the form did not ask for."""
 
 
 class UnrunRecorder(Protocol):
@@ -74,8 +88,12 @@ class Executions:
         trigger: models.Trigger,
         idempotency_key: str | None = None,
         rerun_of: str | None = None,
+        form: FormUse | None = None,
     ) -> contract.Submitted:
         """Check everything, then write the execution; what is refused leaves no row.
+
+        Args:
+            form: the form that the inputs come from; it stands in for the right to execute directly.
 
         Raises:
             NotFound: unknown or inactive or foreign organization; unknown workflow.
@@ -91,15 +109,15 @@ class Executions:
         metadata = snapshot.get_workflow(workflow)
         # Whoever forgot to name an organization is told so, also when GLOBAL is not theirs.
         _require_organization(metadata, organization)
-        identity.authorize_execution(principal, organization, metadata, trigger)
-        idempotency = _idempotency(principal, idempotency_key, parameters)
+        identity.authorize_execution(principal, organization, metadata, trigger, through_form=form is not None)
+        idempotency = _idempotency(principal, idempotency_key, parameters if form is None else _sent(form))
         if replay := self._find_replay(organization, workflow, idempotency):
             return contract.Submitted(execution=replay, replayed=True)
-        values = params.validate(metadata, parameters)
+        values = params.validate(_lifted(metadata, form), parameters)
         if reason := self.find_refusal():
             raise errors.Unavailable(reason)
         self._options.check(snapshot, metadata, organization, values)
-        new = _new_execution(principal, organization, snapshot, metadata, values, trigger, rerun_of)
+        new = _new_execution(principal, organization, snapshot, metadata, values, trigger, rerun_of, form)
         submitted = self._store.submit_execution(
             new, idempotency=idempotency, queue_limit=self._settings.organization_queue_limit
         )
@@ -110,6 +128,8 @@ class Executions:
     def rerun(self, principal: Principal, execution_id: str) -> contract.Submitted:
         """The same workflow and parameters again, with the code of now. Raises as `get` and `submit` do."""
         original = self.get(principal, execution_id)
+        # Who may execute directly needs no form; what it hid stays hidden.
+        identity.require_direct_execution(principal)
         return self.submit(
             principal,
             organization=original.organization,
@@ -117,6 +137,7 @@ class Executions:
             parameters={name: value for name, value in original.parameters.items() if value is not None},
             trigger=models.Trigger.RERUN,
             rerun_of=original.id,
+            form=_form_of(original),
         )
 
     def get_organization(self, principal: Principal, organization: str) -> models.OrganizationInfo:
@@ -171,6 +192,40 @@ class Executions:
             for one in principal.organizations
             if models.Permission.VIEW_HISTORY in principal.permissions_in(one) and self._is_visible(principal, one)
         )
+
+    def get_recorded(self, principal: Principal, execution_id: str) -> contract.Execution:
+        """An execution whose record this principal may read: it shows every input. Raises as `get` does, and:
+
+        Raises:
+            Forbidden: its form hid inputs, and the principal does not manage forms there.
+        """
+        execution = self.get(principal, execution_id)
+        if execution.hidden_inputs and not identity.manages_forms(principal, execution.organization):
+            raise errors.Forbidden(
+                "the form of this execution has hidden values, and its record shows them: "
+                f"this needs the permission {models.Permission.MANAGE_FORMS} in {execution.organization}"
+            )
+        return execution
+
+    def own_organizations(self, principal: Principal, organization: str | None) -> tuple[str, ...] | None:
+        """Where the principal's own executions lie; None is everywhere. No permission is needed to see them.
+
+        Raises:
+            NotFound: the organization asked for is unknown or foreign.
+        """
+        if organization is not None:
+            self.get_organization(principal, organization)
+            return (organization,)
+        if principal.organizations is None:
+            return None
+        return tuple(one for one in principal.organizations if self._is_visible(principal, one))
+
+    def get_for_inputs(self, principal: Principal, execution_id: str) -> contract.Execution:
+        """As `get`, and for whoever may decide about it."""
+        execution = self._find_visible(principal, execution_id)
+        if models.Permission.APPROVE_EXECUTIONS in principal.permissions_in(execution.organization):
+            return execution
+        return self.get(principal, execution_id)
 
     # decisions about it
 
@@ -318,6 +373,7 @@ def _new_execution(
     values: dict[str, Any],
     trigger: models.Trigger,
     rerun_of: str | None,
+    form: FormUse | None,
 ) -> contract.NewExecution:
     waits = metadata.requires_approval
     return contract.NewExecution(
@@ -332,8 +388,33 @@ def _new_execution(
         timeout_seconds=metadata.timeout_seconds,
         approval_hash=approval_hash(snapshot.tree_hash, metadata.name, values) if waits else None,
         rerun_of=rerun_of,
+        form=form.name if form else None,
+        hidden_inputs=form.hidden if form else (),
         created_at=datetime.now(UTC),
     )
+
+
+def _lifted(metadata: models.WorkflowMetadata, form: FormUse | None) -> models.WorkflowMetadata:
+    """The workflow without the requirements that the form lifts."""
+    if form is None or not form.lifted:
+        return metadata
+    params_ = (
+        param.model_copy(update={"required": False}) if param.name in form.lifted else param
+        for param in metadata.params
+    )
+    return metadata.model_copy(update={"params": tuple(params_)})
+
+
+def _sent(form: FormUse) -> dict[str, Any]:
+    return {"form": form.name, "values": dict(form.sent)}
+
+
+def _form_of(original: contract.Execution) -> FormUse | None:
+    """The form of an execution for its re-run: an input that is required and was not asked for then has no value."""
+    if original.form is None:
+        return None
+    lifted = frozenset(name for name, value in original.parameters.items() if value is None)
+    return FormUse(name=original.form, sent={}, hidden=original.hidden_inputs, lifted=lifted)
 
 
 def _require_organization(metadata: models.WorkflowMetadata, organization: str) -> None:

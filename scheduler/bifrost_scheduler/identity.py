@@ -85,6 +85,14 @@ class Principal(models.Frozen):
         return self.grants.get(organization, nothing) | self.grants.get(EVERYWHERE, nothing)
 
 
+class FormAccess(models.Frozen):
+    """Whom a form object is for; None is everybody."""
+
+    organizations: tuple[str, ...] | None = None
+    roles: tuple[str, ...] | None = None
+    enabled: bool = True
+
+
 def user_principal(
     email: str,
     *,
@@ -136,9 +144,17 @@ def authorize(principal: Principal, permission: Permission, organization: str) -
 
 
 def authorize_execution(
-    principal: Principal, organization: str, workflow: models.WorkflowMetadata, trigger: models.Trigger
+    principal: Principal,
+    organization: str,
+    workflow: models.WorkflowMetadata,
+    trigger: models.Trigger,
+    *,
+    through_form: bool = False,
 ) -> None:
     """Let the principal execute a workflow for an organization (or `GLOBAL`) in this way.
+
+    Args:
+        through_form: the inputs are those of a form that `may_use_form` let the principal use.
 
     People who are no PlatformAdmins come through forms only; keys execute directly, within their workflows.
 
@@ -153,8 +169,53 @@ def authorize_execution(
         )
     if principal.workflows is not None and workflow.name not in principal.workflows:
         raise errors.Forbidden(f"this key may not execute workflow {workflow.name!r}")
-    if principal.kind == "user" and not principal.platform_admin:
-        _require_form(workflow, trigger)
+    if through_form or trigger is models.Trigger.FORM:
+        _require_exposed(principal, workflow)
+    else:
+        require_direct_execution(principal)
+
+
+def needs_form(principal: Principal) -> bool:
+    """Whether this is a person who executes nothing but by a form."""
+    return principal.kind == "user" and not principal.platform_admin
+
+
+def require_direct_execution(principal: Principal) -> None:
+    """
+    Raises:
+        Forbidden: it is a person who is no PlatformAdmin.
+    """
+    if needs_form(principal):
+        raise errors.Forbidden("only PlatformAdmins execute a workflow directly; use its form")
+
+
+def may_use_form(
+    principal: Principal, organization: str, workflow: models.WorkflowMetadata, access: Iterable[FormAccess]
+) -> bool:
+    """Whether a form of this workflow is there for the principal, for whom it is also to be executed.
+
+    A form that is limited to organizations is for them alone, whoever asks; roles don't limit PlatformAdmins.
+
+    Raises:
+        NotFound: the organization is not the principal's.
+        Forbidden: it may not execute the workflow there.
+    """
+    authorize_execution(principal, organization, workflow, models.Trigger.FORM, through_form=True)
+    return all(_is_for(principal, organization, one) for one in access)
+
+
+def manages_forms(principal: Principal, organization: str) -> bool:
+    """Whether it may know what forms bind there, and why one is broken."""
+    return may_see(principal, organization) and Permission.MANAGE_FORMS in principal.permissions_in(organization)
+
+
+def _is_for(principal: Principal, organization: str, access: FormAccess) -> bool:
+    if not access.enabled or (access.organizations is not None and organization not in access.organizations):
+        return False
+    if access.roles is None or principal.platform_admin:
+        return True
+    held = {*principal.roles.get(organization, ()), *principal.roles.get(EVERYWHERE, ())}
+    return not held.isdisjoint(access.roles)
 
 
 def may_decide_approval(principal: Principal, requester: models.Caller, *, made_by: str | None = None) -> bool:
@@ -240,8 +301,6 @@ def _persons(subject: str, email: str | None, made_by: str | None) -> frozenset[
     return frozenset(name.casefold() for name in names if name is not None)
 
 
-def _require_form(workflow: models.WorkflowMetadata, trigger: models.Trigger) -> None:
-    if trigger is not models.Trigger.FORM:
-        raise errors.Forbidden("only PlatformAdmins execute a workflow directly; use its form")
-    if not workflow.expose_in_forms:
+def _require_exposed(principal: Principal, workflow: models.WorkflowMetadata) -> None:
+    if needs_form(principal) and not workflow.expose_in_forms:
         raise errors.Forbidden(f"workflow {workflow.name!r} has no form")

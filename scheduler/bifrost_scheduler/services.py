@@ -27,7 +27,13 @@ from bifrost_scheduler.authenticator import Authenticator
 from bifrost_scheduler.authoring import Authoring
 from bifrost_scheduler.broker import BrokerParts
 from bifrost_scheduler.catalog import Catalog, Snapshot
+from bifrost_scheduler.drafts import Drafts
+from bifrost_scheduler.execution_inputs import ExecutionInputs
 from bifrost_scheduler.executions import Executions
+from bifrost_scheduler.form_administration import FormAdministration
+from bifrost_scheduler.form_desk import FormDesk
+from bifrost_scheduler.form_library import FormLibrary
+from bifrost_scheduler.form_sessions import FormSessions
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.options import Options
@@ -71,6 +77,10 @@ class Services:
     catalog: Catalog
     options: Options
     executions: Executions
+    execution_inputs: ExecutionInputs
+    forms: FormDesk
+    form_definitions: FormAdministration
+    form_sessions: FormSessions
     records: Records
     administration: Administration
     people: People
@@ -214,6 +224,8 @@ def build(settings: Settings) -> Services:
     passwords = Passwords()
     attempts = Limits(account=settings.sign_in_attempts, address=settings.sign_in_address_attempts)
     has_openid = settings.oidc_issuer is not None
+    authenticator = Authenticator(store, people_sessions)
+    library = FormLibrary(store=store, catalog=catalog)
     services = Services(
         settings=settings,
         home_lock=home_lock,
@@ -222,13 +234,23 @@ def build(settings: Settings) -> Services:
         catalog=catalog,
         options=options,
         executions=executions,
+        execution_inputs=ExecutionInputs(executions=executions, catalog=catalog, store=store, secrets=secret_store),
+        forms=FormDesk(
+            catalog=catalog,
+            library=library,
+            options=options,
+            executions=executions,
+            drafts=Drafts(store=store, secrets=secret_store),
+        ),
+        form_definitions=FormAdministration(store=store, catalog=catalog, library=library),
+        form_sessions=FormSessions(secrets=secret_store, authenticator=authenticator),
         records=records,
         administration=Administration(store=store, secrets=secret_store),
         people=People(store),
         passwords=passwords,
         sessions=people_sessions,
         sign_in=SignIn(store, people_sessions, passwords, attempts, has_openid=has_openid),
-        authenticator=Authenticator(store, people_sessions),
+        authenticator=authenticator,
         authoring=Authoring(parts=parts, executions=executions, catalog=catalog, folder_prefix=prefix),
         signals=notices,
         metrics=metrics,

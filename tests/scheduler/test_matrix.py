@@ -55,6 +55,7 @@ class Expected(NamedTuple):
     body: dict[str, Any] | None = None
 
 
+FORM = {"workflow": "nothing", "title": "Nothing at all"}
 CONNECTION = {"oauth_flow_type": "client_credentials", "client_id": "client"}
 
 PASSWORDS = {"current": "wrong horse battery", "new": "correct horse battery"}
@@ -118,6 +119,20 @@ EXPECTED = {
     "GET /api/health": Expected(200, 200, 200, 200, 200, 200, "nothing"),
     "GET /metrics": Expected(403, 403, 403, 200, 403, 403, "nothing"),
     "GET /api/audit": Expected(403, 403, 403, 200, 403, 403, "nothing"),
+    "GET /api/executions/{execution_id}/inputs": Expected(200, 200, 200, 200, 200, 200, "path"),
+    "GET /api/forms": Expected(200, 403, 200, 200, 200, 200),
+    "GET /api/forms/{name}": Expected(200, 403, 200, 200, 200, 200),
+    "POST /api/forms/{name}": Expected(202, 403, 202, 202, 202, 202, body={}),
+    "POST /api/forms/{name}/options/{field}": Expected(200, 403, 200, 200, 200, 200, body={}),
+    # Drafts and form sessions are for people: keys have none.
+    "GET /api/forms/{name}/draft": Expected(403, 403, 403, 200, 200, 200),
+    "PUT /api/forms/{name}/draft": Expected(403, 403, 403, 200, 200, 200, body={}),
+    "DELETE /api/forms/{name}/draft": Expected(403, 403, 403, 204, 204, 204),
+    "POST /api/form-sessions": Expected(403, 403, 403, 201, 201, 201, body={"form": "nothing"}),
+    "PUT /api/forms/{name}": Expected(403, 403, 200, 200, 403, 200, body=FORM),
+    "DELETE /api/forms/{name}": Expected(403, 403, 204, 204, 403, 204),
+    "GET /api/form-definitions": Expected(403, 403, 200, 200, 403, 200),
+    "GET /api/form-definitions/{name}": Expected(403, 403, 200, 200, 403, 200),
 }
 OPEN = {"GET /api/health", "GET /metrics", "GET /api/sign-in", "POST /api/sessions", "POST /api/setup"}
 """Routes that answer without a key (the metrics in development only)."""
@@ -145,10 +160,17 @@ class Things(NamedTuple):
     email: str = "nobody@example.com"
 
     def path(self, route: str) -> str:
-        names = {"/api/workflows": "nothing", "/api/data-providers": "get_colors", "/api/roles": "Known"}
+        names = {
+            "/api/workflows": "nothing",
+            "/api/data-providers": "get_colors",
+            "/api/roles": "Known",
+            "/api/forms/{name}/options": "paint",
+            "/api/forms/{name}/draft": "nothing",
+        }
         path = route.partition(" ")[2]
         return path.format(
             name=next((name for prefix, name in names.items() if path.startswith(prefix)), "known"),
+            field="color",
             key="known",
             execution_id=self.execution_id,
             organization_id=self.organization,
@@ -186,8 +208,9 @@ def furnish(
             "config": {"value": "v"},
             "secrets": {"value": "long-enough"},
             "connections": CONNECTION,
+            "forms": FORM,
         }.items():
-            if f"/{kind}/" in route:
+            if f"/{kind}/" in route.replace("/form-definitions/", "/forms/"):
                 one.put(f"/api/{kind}/known", json=body).raise_for_status()
         return Things(organization, execution_id, key_id, email)
 

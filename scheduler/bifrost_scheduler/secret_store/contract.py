@@ -72,6 +72,18 @@ class SecretStore(ABC):
         """What `seal_connection` was given as `secrets`, of exactly this row."""
 
     @abstractmethod
+    def seal_json(self, value: Any, *, kind: str, scope: str, name: str, version: int) -> bytes:
+        """Encrypt a JSON value of a kind of its own; one kind never opens as another."""
+
+    @abstractmethod
+    def open_json(self, sealed: bytes, *, kind: str, scope: str, name: str, version: int) -> Any:
+        """What `seal_json` was given, for exactly this kind, scope, name and version.
+
+        Raises:
+            Unavailable: it was sealed for something else, changed, or under a key that is not here.
+        """
+
+    @abstractmethod
     def value_hmac(self, organization: str, value: str) -> str:
         """A fingerprint that shows in records whether a value changed, and that only this installation can compute."""
 

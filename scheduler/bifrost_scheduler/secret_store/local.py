@@ -74,7 +74,6 @@ class LocalSecretStore(SecretStore):
         return opened
 
     def seal_json(self, value: Any, *, kind: str, scope: str, name: str, version: int) -> bytes:
-        """Encrypt a JSON value of a kind of its own; one kind never opens as another."""
         return self._ring().seal(json.dumps(value).encode(), kind=kind, scope=scope, name=name, version=version)
 
     def open_json(self, sealed: bytes, *, kind: str, scope: str, name: str, version: int) -> Any:

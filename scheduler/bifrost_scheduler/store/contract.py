@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import models
-from bifrost_scheduler.store import people_contract, session_contract
+from bifrost_scheduler.store import form_contract, people_contract, session_contract
 
 Frozen = models.Frozen
 
@@ -115,6 +115,10 @@ class NewExecution(Frozen):
     approval_hash: str | None = None
     """sha256 over code hash, workflow and parameters: what an approval is bound to."""
     rerun_of: str | None = None
+    form: str | None = None
+    """The form that it was submitted with."""
+    hidden_inputs: tuple[str, ...] = ()
+    """Inputs that the form bound, and that whoever filled it in must not see."""
     created_at: AwareDatetime
 
 
@@ -219,7 +223,10 @@ class ExecutionFilter(Frozen):
     since: datetime | None = None
     until: datetime | None = None
     text: str | None = None
-    """Substring of workflow name, error, or parameters, case-insensitive."""
+    """Substring of workflow name, error, or parameters, case-insensitive.
+
+    Parameters of an execution with hidden inputs are not searched: a search that finds them would tell them.
+    """
     before: str | None = None
     limit: int = 50
 
@@ -230,7 +237,7 @@ class Submitted(Frozen):
     """True when an earlier submit with the same idempotency key made it."""
 
 
-class Store(people_contract.PeopleStore, session_contract.SessionStore):
+class Store(people_contract.PeopleStore, session_contract.SessionStore, form_contract.FormStore):
     """The only way to the database."""
 
     @abstractmethod

@@ -108,7 +108,8 @@ def _text(wanted: contract.ExecutionFilter) -> list[Condition]:
         return []
     plain = _like(wanted.text)
     in_json = _like(json.dumps(wanted.text, ensure_ascii=False)[1:-1])
-    columns = "workflow LIKE ? ESCAPE '!' OR error LIKE ? ESCAPE '!' OR parameters LIKE ? ESCAPE '!'"
+    columns = "workflow LIKE ? ESCAPE '!' OR error LIKE ? ESCAPE '!'"
+    columns += " OR (hidden_inputs = '[]' AND parameters LIKE ? ESCAPE '!')"
     return [(f"({columns})", (plain, plain, in_json))]
 
 

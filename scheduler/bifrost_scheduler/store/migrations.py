@@ -258,3 +258,22 @@ def signing_in(db: Database) -> None:
         not_null={"binding_sha256", "redirect_uri", *lasting},
         strict=True,
     )
+
+
+@migrations()
+def forms(db: Database) -> None:
+    db.table("forms").create(
+        {"scope": str, "name": str, "version": int, "definition": str, "updated_at": str, "updated_by": str},
+        pk=("scope", "name"),
+        not_null={"version", "definition", "updated_at", "updated_by"},
+        strict=True,
+    )
+    db.table("drafts").create(
+        {"subject": str, "organization": str, "form": str, "sealed": bytes, "updated_at": str},
+        pk=("subject", "organization", "form"),
+        not_null={"sealed", "updated_at"},
+        strict=True,
+    )
+    db.execute("CREATE INDEX drafts_by_age ON drafts (updated_at)")
+    db.execute("ALTER TABLE executions ADD COLUMN form TEXT")
+    db.execute("ALTER TABLE executions ADD COLUMN hidden_inputs TEXT NOT NULL DEFAULT '[]'")

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler.store import contract, history, lifecycle, people, rows, sessions
+from bifrost_scheduler.store import contract, form_contract, forms, history, lifecycle, people, rows, sessions
 from bifrost_scheduler.store.migrations import migrations
 from bifrost_scheduler.store.readers import Readers
 from bifrost_scheduler.store.statements import insert, returned
@@ -167,6 +167,41 @@ class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, contract.Store):
     def list_sealed_scopes(self) -> list[str]:
         sql = "SELECT scope FROM secrets UNION SELECT scope FROM connections ORDER BY scope"
         return [row["scope"] for row in self._readers.fetch(sql)]
+
+    # forms
+
+    def put_form(self, form: form_contract.StoredForm, *, audit: contract.AuditEntry) -> form_contract.StoredForm:
+        def operation(db: Database) -> form_contract.StoredForm:
+            stored = forms.put(db, form)
+            self._audit(db, audit)
+            return stored
+
+        return self._writer.run(operation)
+
+    def find_form(self, scope: str, name: str) -> form_contract.StoredForm | None:
+        return self._find(form_contract.StoredForm, forms.FIND, scope, name)
+
+    def list_forms(self, scope: str, *, after: str | None = None, limit: int = 50) -> list[form_contract.StoredForm]:
+        return self._list(form_contract.StoredForm, forms.LIST, scope, after or "", limit)
+
+    def delete_form(self, scope: str, name: str, *, audit: contract.AuditEntry) -> None:
+        def operation(db: Database) -> None:
+            forms.delete(db, scope, name)
+            self._audit(db, audit)
+
+        self._writer.run(operation)
+
+    def put_draft(self, draft: form_contract.Draft, *, oldest: datetime) -> None:
+        self._writer.run(lambda db: forms.put_draft(db, draft, oldest), scrub=True)
+
+    def find_draft(
+        self, subject: str, organization: str, form: str, *, not_before: datetime
+    ) -> form_contract.Draft | None:
+        parameters = (subject, organization, form, rows.to_text(not_before))
+        return self._find(form_contract.Draft, forms.FIND_DRAFT, *parameters)
+
+    def delete_draft(self, subject: str, organization: str, form: str) -> None:
+        self._writer.run(lambda db: forms.delete_draft(db, subject, organization, form), scrub=True)
 
     # data providers
 

@@ -18,6 +18,8 @@ from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.web import (
     authoring,
     executions,
+    form_definitions,
+    forms,
     organizations,
     problems,
     scoped,
@@ -33,6 +35,8 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 ROUTERS: tuple[APIRouter, ...] = (
     workflows.router,
     executions.router,
+    forms.router,
+    form_definitions.router,
     organizations.router,
     scoped.router,
     authoring.router,

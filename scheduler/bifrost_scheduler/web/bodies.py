@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bifrost_kernel import errors
+from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.web import problems
 from bifrost_scheduler.web.authentication import bearer, functions_key, get_principal, get_services
 
@@ -28,6 +29,7 @@ class StrictRoute(APIRoute):
     """A route whose typed body is read strictly, and only for those who showed a valid key."""
 
     needs_key: ClassVar[bool] = True
+    authenticate: Callable[..., Principal] = staticmethod(get_principal)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -37,7 +39,7 @@ class StrictRoute(APIRoute):
         async def strictly(request: Request) -> Response:
             if self.needs_key:
                 key, token = await functions_key(request), await bearer(request)
-                await run_in_threadpool(get_principal, request, get_services(request), key, token)
+                await run_in_threadpool(self.authenticate, request, get_services(request), key, token)
             return await handle(_ReadRequest(request, await request.body(), await read_object(request)))
 
         return strictly

@@ -20,7 +20,7 @@ from bifrost_scheduler.web import bodies, problems
 from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, decode_position, list_name, page
 from bifrost_scheduler.web.answers import problems as documented
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
-from bifrost_scheduler.web.schemas import EventShape, Instant, Page
+from bifrost_scheduler.web.schemas import EventShape, InputList, Instant, Page
 from bifrost_scheduler.web.waiting import listening, wait_until_final
 
 router = APIRouter(prefix="/api", tags=["executions"])
@@ -159,7 +159,7 @@ def list_executions(
     status: models.ExecutionStatus | None = None,
     workflow: Annotated[str | None, Query(max_length=100)] = None,
     org: Annotated[str | None, Query(description="The same as X-Organization-Id.")] = None,
-    caller: Annotated[str | None, Query(max_length=200, description="Subject or email.")] = None,
+    caller: Annotated[str | None, Query(max_length=200, description="Subject or email; `me` for one's own.")] = None,
     since: Instant | None = None,
     until: Instant | None = None,
     text: Annotated[str | None, Query(max_length=200, description="Part of workflow, error or inputs.")] = None,
@@ -167,19 +167,21 @@ def list_executions(
     cursor: Cursor = None,
 ) -> Page[Envelope]:
     """The history, newest first."""
+    own = caller == "me"
     of = list_name(principal, "executions", organization or org)
+    visible = services.executions.own_organizations if own else services.executions.visible_organizations
     wanted = contract.ExecutionFilter(
-        organizations=services.executions.visible_organizations(principal, organization or org),
+        organizations=visible(principal, organization or org),
         workflow=workflow,
         status=status,
-        caller=caller,
+        caller=principal.subject if own else caller,
         since=since,
         until=until,
         text=text,
         before=decode_cursor(cursor, of),
         limit=limit + 1,
     )
-    if wanted.organizations is None:
+    if wanted.organizations is None and not own:
         services.store.append_audit(ledger.audit(principal, "executions.list_all"))
     rows = services.store.list_executions(wanted)
     return page(rows, limit=limit, key=lambda row: row.id, item=envelope, of=of)
@@ -189,6 +191,12 @@ def list_executions(
 def get_execution(execution_id: ExecutionId, services: TheServices, principal: ThePrincipal) -> Envelope:
     """One execution."""
     return envelope(services.executions.get(principal, execution_id))
+
+
+@router.get("/executions/{execution_id}/inputs", operation_id="list_inputs", responses=documented())
+def list_inputs(execution_id: ExecutionId, services: TheServices, principal: ThePrincipal) -> InputList:
+    """What it was asked to do, masked; without what its form hid."""
+    return InputList(items=services.execution_inputs.list_inputs(principal, execution_id))
 
 
 @router.get(
@@ -256,7 +264,7 @@ async def get_notebook(
     request: Request, execution_id: ExecutionId, services: TheServices, principal: ThePrincipal
 ) -> Response:
     """The sealed record: the notebook as it lies on disk, or a page made of it."""
-    execution = await run_in_threadpool(services.executions.get, principal, execution_id)
+    execution = await run_in_threadpool(services.executions.get_recorded, principal, execution_id)
     record = await run_in_threadpool(services.records.read, execution)
     if "text/html" not in request.headers.get("accept", ""):
         return Response(
@@ -293,7 +301,7 @@ async def rerun_execution(
     execution_id: ExecutionId, services: TheServices, principal: ThePrincipal, prefer: Prefer = None
 ) -> Response:
     """The same workflow and inputs again, with the code of now."""
-    submitted = await run_in_threadpool(services.executions.rerun, principal, execution_id)
+    submitted = await run_in_threadpool(services.forms.rerun, principal, execution_id)
     return await _answer_submitted(services, submitted.execution, prefer)
 
 

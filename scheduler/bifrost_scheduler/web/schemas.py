@@ -8,6 +8,9 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from bifrost_kernel import models, params
+from bifrost_scheduler import forms
+from bifrost_scheduler.catalog import Snapshot
+from bifrost_scheduler.execution_inputs import InputValue
 from bifrost_scheduler.store import contract
 
 T = TypeVar("T")
@@ -62,6 +65,10 @@ class EventShape(BaseModel):
     type: models.EventType
 
 
+class InputList(Shape):
+    items: list[InputValue]
+
+
 class WorkflowShape(Shape):
     name: str
     description: str
@@ -79,11 +86,15 @@ class WorkflowShape(Shape):
     source: models.Source
     parameters: dict[str, Any]
     """JSON Schema of the inputs, with hints for forms."""
+    fields: list[forms.Field]
+    """The same as fields of a form."""
 
 
-def workflow_shape(workflow: models.WorkflowMetadata) -> WorkflowShape:
+def workflow_shape(snapshot: Snapshot, workflow: models.WorkflowMetadata) -> WorkflowShape:
     kept = workflow.model_dump(include=set(WorkflowShape.model_fields))
-    return WorkflowShape(**kept, parameters=params.json_schema(workflow))
+    names = [param.name for param in workflow.params]
+    fields = [forms.field_of(param, names, snapshot.data_providers) for param in workflow.params]
+    return WorkflowShape(**kept, parameters=params.json_schema(workflow), fields=fields)
 
 
 class BrokenShape(Shape):

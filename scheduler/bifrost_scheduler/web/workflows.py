@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -37,7 +38,13 @@ def list_workflows(
         and _is_wanted(workflow, category, tag)
         and (principal.workflows is None or workflow.name in principal.workflows)
     ]
-    shown = page(rows[: limit + 1], limit=limit, key=lambda row: row.name, item=workflow_shape, of=of)
+    shown = page(
+        rows[: limit + 1],
+        limit=limit,
+        key=lambda row: row.name,
+        item=functools.partial(workflow_shape, snapshot),
+        of=of,
+    )
     return WorkflowList(
         items=shown.items,
         next_cursor=shown.next_cursor,
@@ -54,8 +61,9 @@ def _is_wanted(workflow: models.WorkflowMetadata, category: str | None, tag: str
 
 @router.get("/workflows/{name}", operation_id="get_workflow", responses=problems(409))
 def get_workflow(name: WorkflowName, services: TheServices, principal: ThePrincipal) -> WorkflowShape:
-    """One workflow, with the JSON Schema of its inputs."""
-    return workflow_shape(services.catalog.current().get_workflow(name))
+    """One workflow, with its inputs as JSON Schema and as fields of a form."""
+    snapshot = services.catalog.current()
+    return workflow_shape(snapshot, snapshot.get_workflow(name))
 
 
 @router.get(
