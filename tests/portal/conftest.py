@@ -1,4 +1,4 @@
-"""The authors' side: a running control plane, and JupyterLab as `bifrost up` starts it."""
+"""The authors' side: a running control plane and JupyterLab; the customers': a running portal and browsers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,11 @@ from typing import IO, Any
 import httpx
 import pytest
 import websocket
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from bench import product
+from tests.journeys.product import Product
+from tests.portal.site import CHROMIUM, PASSWORD, Person, Site, make_workspace
 
 TOKEN = "a-token-for-the-lab-of-this-test"
 
@@ -151,3 +154,65 @@ def kernel(lab: Lab) -> Iterator[Kernel]:
     started = lab.start_kernel("bifrost")
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A portal that every test may use, and none may stop."""
+    with running_site(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+@contextmanager
+def running_site(folder: Path, **settings: Any) -> Iterator[Site]:
+    running = Product(folder, make_workspace(folder), portal=True, portal_port=0, **settings)
+    try:
+        running.start()
+        yield Site(running)
+    finally:
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def customer(site: Site) -> Person:
+    """Somebody at a customer's office, who may use forms."""
+    return site.person("WorkflowUser")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(chromium: Browser, site: Site) -> Iterator[OpenPage]:
+    """Opens a page of the portal in a browser of the test's own, signed in as somebody if one is named."""
+    contexts: list[BrowserContext] = []
+
+    def open_(path: str, person: Person | None = None, **context: Any) -> Page:
+        contexts.append(chromium.new_context(base_url=site.url, **context))
+        page = contexts[-1].new_page()
+        if person is not None:
+            sign_in(page, person)
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def sign_in(page: Page, person: Person) -> None:
+    page.goto("/signin")
+    page.get_by_label("E-mail").fill(person.email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/workflows*")

@@ -46,6 +46,11 @@ def view(result: Any) -> Json:
     return {"kind": "json", "text": _pretty(result)}
 
 
+def prose(text: str) -> str:
+    """Markdown as sanitised HTML."""
+    return nh3.clean(_markdown.render(text))
+
+
 def is_table(result: Any) -> TypeGuard[list[Mapping[str, Any]]]:
     """A list of dicts."""
     return isinstance(result, list) and bool(result) and all(isinstance(row, Mapping) for row in result)
@@ -85,7 +90,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _special(result: Mapping[str, Any]) -> Json | None:
     kind = _type(result)
     if kind == "markdown":
-        return {"kind": "markdown", "html": nh3.clean(_markdown.render(str(result["content"])))}
+        return {"kind": "markdown", "html": prose(str(result["content"]))}
     if kind == "text":
         return {"kind": "text", "text": str(result["content"])}
     if kind == "html":

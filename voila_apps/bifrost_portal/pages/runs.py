@@ -69,12 +69,24 @@ class Run(Page):
         execution = await self.api.get(f"/api/executions/{run_id}")
         events = await self._events(run_id)
         inputs = await self._inputs(run_id)
-        shown = {"execution": _shown(execution, self), "events": events, "inputs": inputs}
+        form = await self._form(execution)
+        shown = {"execution": {**_shown(execution, self), **form}, "events": events, "inputs": inputs}
         if self.wants_json:
             self.send(shown)
             return
         organization = self.me.find_organization(execution["organization"])
         self.show("run.html", organization=organization, run=shown)
+
+    async def _form(self, execution: dict[str, Any]) -> dict[str, Any]:
+        """What the form calls it, and what it says when all went well; its name alone when it is there no more."""
+        plain = {"title": results.title(execution["workflow_name"]), "success_text": None}
+        if execution["form"] is None:
+            return plain
+        try:
+            form = await self.api.get(f"/api/forms/{execution['form']}", organization=execution["organization"])
+        except Refused:
+            return plain
+        return {"title": form["title"], "success_text": form["success_text"]}
 
     async def _events(self, run_id: str) -> list[Any]:
         page = await self.api.get(f"/api/executions/{run_id}/events", limit=EVENTS)
@@ -214,7 +226,6 @@ def _shown(execution: dict[str, Any], page: Page) -> dict[str, Any]:
     over = status in FINAL
     return {
         **{name: value for name, value in execution.items() if name != "result"},
-        "title": execution.get("form_title") or results.title(execution["workflow_name"]),
         "view": results.view(execution["result"]) if over else None,
         "over": over,
         "mine": mine,

@@ -8,7 +8,7 @@ from typing import Any
 from tornado import web
 from voila.tornado.handler import TornadoVoilaHandler
 
-from bifrost_portal import gate, kernels
+from bifrost_portal import gate, kernels, results
 from bifrost_portal.api_client import ControlPlane, Refused
 from bifrost_portal.pages.base import Page
 from bifrost_portal.visitors import Organization
@@ -47,6 +47,7 @@ class FormPage(Page):
         organization = self.organization
         self.remember(organization)
         form = await self.api.get(f"/api/forms/{name}", organization=organization.id)
+        form["text_html"] = results.prose(form["text"] or "")
         prefill = {key: self.get_query_argument(key) for key in form["prefill"] if key in self.request.query_arguments}
         again = self.get_query_argument("again", None)
         if again and re.fullmatch(r"[0-9a-f-]{36}", again):

@@ -66,7 +66,8 @@ class Field {
 
   // what every control says of itself
   get described() {
-    return [this.help && this.help.id, this.error.id].filter(Boolean).join(" ");
+    const optional = this.spec.required || this.spec.type === "bool" ? null : `${this.id}-optional`;
+    return [optional, this.help && this.help.id, this.error.id].filter(Boolean).join(" ");
   }
 
   attributes(more = {}) {
@@ -81,10 +82,12 @@ class Field {
   }
 
   label() {
+    // The mark stands beside the label, not in it: the field's name is the label alone, its state comes with the field.
     const mark = this.spec.required
       ? element("span", { class: "bf-required", "aria-hidden": "true", text: "*" })
-      : element("span", { class: "bf-optional", text: "Optional" });
-    return element("label", { for: this.id, id: `${this.id}-label` }, element("span", { text: this.spec.label }), mark);
+      : element("span", { class: "bf-optional", id: `${this.id}-optional`, text: "Optional" });
+    const label = element("label", { for: this.id, id: `${this.id}-label`, text: this.spec.label });
+    return element("div", { class: "bf-label" }, label, mark);
   }
 
   build() {
@@ -510,9 +513,9 @@ class Checkboxes extends Choice {
   build() {
     this.key = undefined;
     super.build();
-    const legend = element("legend", {}, ...this.box.querySelector("label").childNodes);
-    this.box.querySelector("label").replaceWith();
-    this.control.prepend(legend);
+    const head = this.box.querySelector(".bf-label");
+    head.querySelector("label").replaceWith(element("span", { text: this.spec.label }));
+    this.control.prepend(element("legend", {}, head));
   }
 
   makeControl() {
@@ -597,16 +600,16 @@ export class Form {
     this.notice = element("div", { class: "bf-notice", role: "status" });
     this.button = element("button", { type: "submit", class: "bf-primary", text: spec.submit_label || "Run Workflow" });
     this.status = element("span", { class: "bf-hint", role: "status", text: this.hint });
-    this.root = element("form", { class: "bf-form", novalidate: true, "aria-labelledby": `${this.id}-title`, method: "post" });
+    this.root = element("form", { class: "bf-form", novalidate: true, method: "post" });
     this.root.append(
-      element(heading, { id: `${this.id}-title`, text: spec.title }),
+      element(heading, { text: spec.title }),
       element("div", { class: "bf-intro" }),
       this.notice,
       this.summary,
       this.grid(),
       element("div", { class: "bf-actions" }, this.button, this.status),
     );
-    this.say(spec.text);
+    this.say(spec);
     this.root.addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -622,9 +625,10 @@ export class Form {
     return this.spec.requires_approval ? `${forWhom} after somebody has approved it` : forWhom;
   }
 
-  say(text) {
-    const paragraphs = (text || "").split(/\n{2,}/).filter(Boolean);
-    this.root.querySelector(".bf-intro").replaceChildren(...paragraphs.map((paragraph) => element("p", { text: paragraph })));
+  say({ text, text_html: html }) {
+    const intro = this.root.querySelector(".bf-intro");
+    if (html) intro.innerHTML = html; // sanitised where it was made of Markdown, and no script runs under the page's policy
+    else intro.textContent = text || "";
   }
 
   grid() {

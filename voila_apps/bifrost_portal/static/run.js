@@ -102,7 +102,8 @@ export class RunView {
     else if (execution.status in HINTS) {
       const quote = element("p", { class: "small" }, "If you ask for help, quote the execution ", element("code", { text: execution.execution_id }), ".");
       note(execution.status === "cancelled" ? "warn" : "bad", element("p", { text: execution.error || HINTS[execution.status] }), quote);
-    } else this.outcome.replaceChildren();
+    } else if (execution.status === "success" && execution.success_text) note("good", element("p", { text: execution.success_text }));
+    else this.outcome.replaceChildren();
   }
 
   offer() {
