@@ -47,11 +47,13 @@ def test_values_are_what_they_look_like() -> None:
     assert definition.fixed == {"since": "2026-03-01", "office": "yes", "remote": True, "days": 3}
 
 
-def test_what_is_written_is_read_back() -> None:
-    """`dump_form` and `parse_form` are each other's opposite."""
-    name, definition = form_files.parse_form(GOOD.encode(), default_name="hire")
-    text = form_files.dump_form(name, definition.model_dump(mode="json", exclude_unset=True))
-    assert form_files.parse_form(text.encode(), default_name="other") == (name, definition)
+def test_it_prints_what_it_read(workspace: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """As a program it gives name and definition, or ends with the place of what is wrong."""
+    folder = workspace(hire="workflow: hire", wrong="titel: x") / "forms"
+    form_files.main([str(folder / "hire.yaml")])
+    assert capsys.readouterr().out == '{"name": "hire", "definition": {"workflow": "hire"}}\n'
+    with pytest.raises(SystemExit, match=r"wrong\.yaml:1: workflow"):
+        form_files.main([str(folder / "wrong.yaml")])
 
 
 @pytest.mark.parametrize(
