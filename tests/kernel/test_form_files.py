@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bifrost_kernel import describe, errors, form_files
+from bifrost_kernel.form_definitions import FormDefinition
 
 GOOD = """
 workflow: hire
@@ -108,6 +110,16 @@ def test_two_files_of_one_name_are_both_broken(workspace: Callable[..., Path]) -
     found = describe.describe(root)
     assert found.forms == ()
     assert all("forms/one.yaml:1 and forms/one.yml:1" in broken.reason for broken in found.broken)
+
+
+def test_the_example_of_the_document_is_right() -> None:
+    """The YAML in the document about forms is one, and uses every condition of this kind that it explains."""
+    text = (Path(__file__).parents[2] / "docs" / "forms.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    name, definition = form_files.parse_form(example.encode(), default_name="offboard_contractor")
+    assert (name, definition.hidden) == ("offboard_contractor", {"cost_center": "4711"})
+    keys = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE))))
+    assert keys == {*FormDefinition.model_fields, form_files.NAME}
 
 
 def test_other_yaml_is_not_read(workspace: Callable[..., Path]) -> None:
