@@ -1,13 +1,15 @@
 """Form objects as YAML: a file's text becomes a name and a checked definition, or a refusal with its line.
 
 `file_reports` reads `forms/*.yaml` of a workspace with it, in the keyless process that reads all of the authors' files;
-the command line reads the file of `bifrost forms set`. It takes plain data only: no tags, no anchors, no dates, and
+`bifrost forms set` runs it for a file of its own. It takes plain data only: no tags, no anchors, no dates, and
 `yes` and `no` are words.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,23 @@ def parse_form(raw: bytes, *, default_name: str) -> tuple[str, FormDefinition]:
         raise errors.DeclarationError(f"{place}: {first['msg']}", line=_line(node, where)) from None
 
 
-def dump_form(name: str, definition: dict[str, Any]) -> str:
-    """The YAML that `parse_form` reads back."""
-    return yaml.safe_dump({NAME: name, **definition}, allow_unicode=True, sort_keys=False, width=100)
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m bifrost_kernel.form_files FILE` prints `{name, definition}`; `-` is standard input."""
+    (given,) = sys.argv[1:] if arguments is None else arguments
+    try:
+        name, definition = _read_given(given)
+    except errors.DeclarationError as error:
+        sys.exit(f"{given}:{error.line}: {error.message}")
+    except OSError as error:
+        sys.exit(f"{given} cannot be read: {error.strerror}")
+    plain = definition.model_dump(mode="json", exclude_unset=True)
+    sys.stdout.write(json.dumps({NAME: name, "definition": plain}) + "\n")
+
+
+def _read_given(given: str) -> tuple[str, FormDefinition]:
+    if given == "-":
+        return parse_form(sys.stdin.buffer.read(MAX_DEFINITION_BYTES + 1), default_name="")
+    return read_form(Path(given))
 
 
 def _load(raw: bytes) -> tuple[yaml.Node | None, Any]:
@@ -109,3 +125,7 @@ def _line(node: yaml.Node | None, where: Sequence[int | str]) -> int:
             node = node.value[part]
             line = node.start_mark.line + 1
     return line
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer
 
 from bifrost_kernel import errors, models
 from bifrost_kernel.form_definitions import MAX_DEFINITION_BYTES, FormDefinition
@@ -23,13 +25,17 @@ from bifrost_scheduler.store import contract
 from bifrost_scheduler.store.form_contract import StoredForm
 
 
+def _as_given(definition: FormDefinition) -> dict[str, Any]:
+    return definition.model_dump(mode="json", exclude_unset=True)
+
+
 class Definition(models.Frozen):
     """A form object as its managers see it, hidden values included; one of the workspace is read-only."""
 
     name: str
     scope: str
     source: Source
-    definition: FormDefinition | None = None
+    definition: Annotated[FormDefinition, PlainSerializer(_as_given)] | None = None
     version: int | None = None
     updated_at: datetime | None = None
     updated_by: str | None = None
@@ -52,7 +58,7 @@ class FormAdministration:
         self._authorize(principal, scope)
         self._check_organizations(scope, definition)
         self._library.check(definition)
-        content = definition.model_dump(mode="json", exclude_unset=True)
+        content = _as_given(definition)
         _check_size(content)
         stored = self._store.put_form(
             StoredForm(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bifrost_kernel import describe, errors, form_files
+from bifrost_kernel.form_definitions import FormDefinition
 
 GOOD = """
 workflow: hire
@@ -47,11 +49,13 @@ def test_values_are_what_they_look_like() -> None:
     assert definition.fixed == {"since": "2026-03-01", "office": "yes", "remote": True, "days": 3}
 
 
-def test_what_is_written_is_read_back() -> None:
-    """`dump_form` and `parse_form` are each other's opposite."""
-    name, definition = form_files.parse_form(GOOD.encode(), default_name="hire")
-    text = form_files.dump_form(name, definition.model_dump(mode="json", exclude_unset=True))
-    assert form_files.parse_form(text.encode(), default_name="other") == (name, definition)
+def test_it_prints_what_it_read(workspace: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """As a program it gives name and definition, or ends with the place of what is wrong."""
+    folder = workspace(hire="workflow: hire", wrong="titel: x") / "forms"
+    form_files.main([str(folder / "hire.yaml")])
+    assert capsys.readouterr().out == '{"name": "hire", "definition": {"workflow": "hire"}}\n'
+    with pytest.raises(SystemExit, match=r"wrong\.yaml:1: workflow"):
+        form_files.main([str(folder / "wrong.yaml")])
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,16 @@ def test_two_files_of_one_name_are_both_broken(workspace: Callable[..., Path]) -
     found = describe.describe(root)
     assert found.forms == ()
     assert all("forms/one.yaml:1 and forms/one.yml:1" in broken.reason for broken in found.broken)
+
+
+def test_the_example_of_the_document_is_right() -> None:
+    """The YAML in the document about forms is one, and uses every condition of this kind that it explains."""
+    text = (Path(__file__).parents[2] / "docs" / "forms.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    name, definition = form_files.parse_form(example.encode(), default_name="offboard_contractor")
+    assert (name, definition.hidden) == ("offboard_contractor", {"cost_center": "4711"})
+    keys = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE))))
+    assert keys == {*FormDefinition.model_fields, form_files.NAME}
 
 
 def test_other_yaml_is_not_read(workspace: Callable[..., Path]) -> None:

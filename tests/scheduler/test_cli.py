@@ -44,6 +44,37 @@ def document(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
+# forms
+
+
+FORM = "workflow: create_user\ntitle: Ours\nhidden:\n  license: SPB\n"
+
+
+def test_forms(bifrost: Bifrost, organization: str, tmp_path: Path) -> None:
+    """A file is set, listed, shown, exported as it was, and deleted again."""
+    (tmp_path / "newcomer.yaml").write_text(FORM)
+    scope = ("--org", organization)
+    assert document(bifrost("forms", "set", str(tmp_path / "newcomer.yaml"), *scope, "--json"))["version"] == 1
+    assert re.search(r"newcomer +create_user +store", bifrost("forms", "list", *scope).stdout)
+    assert "SPB" not in bifrost("forms", "show", "newcomer", *scope).stdout
+    exported = bifrost("forms", "export", "newcomer", *scope).stdout
+    assert exported == f"name: newcomer\n{FORM}"
+    again = bifrost("forms", "set", "-", *scope, "--json", given=exported)
+    assert document(again)["definition"] == {"workflow": "create_user", "title": "Ours", "hidden": {"license": "SPB"}}
+    assert bifrost("forms", "delete", "newcomer", *scope).returncode == 0
+    assert "newcomer" not in bifrost("forms", "list", *scope).stdout
+
+
+def test_a_wrong_form_file(bifrost: Bifrost, organization: str, tmp_path: Path) -> None:
+    """The file, the line and what is wrong there; a scope has to be named."""
+    (tmp_path / "wrong.yaml").write_text("workflow: create_user\ntitel: x\n")
+    done = bifrost("forms", "set", str(tmp_path / "wrong.yaml"), "--org", organization)
+    assert (done.returncode, "wrong.yaml:2: titel" in done.stderr) == (2, True)
+    assert bifrost("forms", "set", str(tmp_path / "gone.yaml"), "--org", organization).returncode == 2
+    assert bifrost("forms", "list").returncode == 2
+    assert "onboard_new_user" in bifrost("forms", "list", "--global").stdout
+
+
 # run
 
 

@@ -152,3 +152,47 @@ def test_approvals_need_the_permission_in_that_organization():
         identity.authorize_approval(user(acme="WorkflowUser"), "acme", requester)
     with pytest.raises(errors.NotFound):
         identity.authorize_approval(user(beta="OrgAdmin"), "acme", requester)
+
+
+FORM = identity.FormAccess()
+
+
+def test_a_form_is_for_its_roles_in_that_organization():
+    """A role counts where it is held, or held everywhere; PlatformAdmins see every form, keys none with roles."""
+    access = [FORM.model_copy(update={"roles": ("OrgAdmin",)})]
+    allowed = {
+        "acme": user(acme="OrgAdmin"),
+        "everywhere": identity.user_principal("e@x.test", name="E", roles={"*": ["OrgAdmin"]}),
+        "platform": ADMIN,
+    }
+    assert all(identity.may_use_form(one, "acme", workflow(), access) for one in allowed.values())
+    elsewhere = user(acme="WorkflowUser", globex="OrgAdmin")
+    assert not identity.may_use_form(elsewhere, "acme", workflow(), access)
+    assert not identity.may_use_form(key("acme"), "acme", workflow(), access)
+
+
+def test_a_form_is_for_its_organizations_whoever_asks():
+    """A value that is bound for one organization reaches no other, by nobody's right."""
+    access = [FORM.model_copy(update={"organizations": ("acme",)})]
+    platform = ADMIN
+    assert identity.may_use_form(platform, "acme", workflow(), access)
+    assert not identity.may_use_form(platform, "globex", workflow(), access)
+
+
+def test_every_limit_of_a_form_holds():
+    """Of several limits all have to allow it; one that is switched off allows nobody."""
+    one = user(acme="WorkflowUser")
+    assert identity.may_use_form(one, "acme", workflow(), [FORM, FORM])
+    assert not identity.may_use_form(one, "acme", workflow(), [FORM, FORM.model_copy(update={"enabled": False})])
+
+
+def test_a_form_needs_the_right_to_execute():
+    """What a form allows is still executed: the permissions of the workflow hold, and foreign stays unknown."""
+    with pytest.raises(errors.Forbidden):
+        identity.may_use_form(user(acme="ReadOnlyUser"), "acme", workflow(), [FORM])
+    with pytest.raises(errors.Forbidden):
+        identity.may_use_form(
+            user(acme="WorkflowUser"), "acme", workflow(required_permission="canManageConfig"), [FORM]
+        )
+    with pytest.raises(errors.NotFound):
+        identity.may_use_form(user(globex="OrgAdmin"), "acme", workflow(), [FORM])

@@ -12,7 +12,7 @@ import pytest
 
 from bifrost_kernel import errors, models
 from bifrost_scheduler.catalog import Snapshot
-from bifrost_scheduler.options import Options
+from bifrost_scheduler.options import REFRESH_SECONDS, Options
 from bifrost_scheduler.store import contract
 
 SOURCE = models.Source(file="data_providers/it.py")
@@ -53,6 +53,30 @@ class Provider:
         self.asked.append((organization, dict(inputs)))
         self.go.wait(10)
         return [models.Option(label=label, value=label) for label in ("red", organization)]
+
+
+def test_refreshing_is_limited_by_organization_and_provider(store: contract.Store, provider: Provider) -> None:
+    """A provider is asked anew whatever is cached, and then not for a while; others are not held up."""
+    clock = iter([0.0, 1.0, 1.0, 6.0])
+    options = Options(store=store, run_provider=provider, clock=lambda: next(clock))
+    options.get(snapshot(), "colors", "acme", {})
+    options.refresh(snapshot(), "colors", "acme", {})
+    with pytest.raises(errors.TooManyRequests) as caught:
+        options.refresh(snapshot(), "colors", "acme", {"shade": "dark"})
+    assert caught.value.retry_after_seconds == REFRESH_SECONDS - 1
+    options.refresh(snapshot(), "colors", "globex", {})
+    options.refresh(snapshot(), "colors", "acme", {})
+    assert [organization for organization, _ in provider.asked] == ["acme", "acme", "globex", "acme"]
+
+
+def test_a_value_is_checked_with_the_inputs_of_its_own_field(store: contract.Store, provider: Provider) -> None:
+    """Two fields of one provider may name different fields for its inputs."""
+    mapped = param("accent", data_provider="colors", data_provider_inputs={"shade": "tone"})
+    paint = snapshot().get_workflow("paint")
+    paint = paint.model_copy(update={"params": (*paint.params, mapped, param("tone"))})
+    values = {"color": "red", "accent": "red", "shade": "dark", "tone": "light"}
+    Options(store=store, run_provider=provider).check(snapshot(), paint, "acme", values)
+    assert [inputs for _, inputs in provider.asked] == [{"shade": "dark"}, {"shade": "light"}]
 
 
 @pytest.fixture
