@@ -43,7 +43,7 @@ def test_onboarding_has_two_dropdowns(open_page: OpenPage, customer: Person) -> 
     page.get_by_label("Department").select_option(index=1)
     page.get_by_label("License").select_option(index=1)
     run_workflow(page)
-    expect(page.get_by_text("user-zoe")).to_be_visible()
+    expect(page.get_by_text("user-zoe", exact=True)).to_be_visible()
 
 
 def test_by_keyboard_alone(open_page: OpenPage, customer: Person) -> None:
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said_beside_the_field_and_above_the_form(open_page: Op
     """Each wrong field has its message, the summary lists them, and the first one has the focus."""
     page = open_page("/workflows/everything", customer)
     page.get_by_label("Code").fill("abc")
-    page.get_by_label("Count").fill("12")
+    page.get_by_label("Count", exact=True).fill("12")
     page.get_by_label("Mail").fill("nobody")
     page.get_by_label("Extra").fill("{")
     page.get_by_role("button", name="Run Workflow").click()
@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said_beside_the_field_and_above_the_form(open_page: Op
     for message in ("Text is required.", "Code does not", "Count must be at most 9.", "Mail must be", "Extra is not"):
         expect(summary).to_contain_text(message)
     expect(page.get_by_label("Text", exact=True)).to_be_focused()
-    assert page.get_by_label("Count").get_attribute("aria-invalid") == "true"
+    assert page.get_by_label("Count", exact=True).get_attribute("aria-invalid") == "true"
 
 
 def test_what_only_the_server_refuses_is_shown_at_its_field(open_page: OpenPage, customer: Person) -> None:
@@ -98,7 +98,7 @@ def test_what_only_the_server_refuses_is_shown_at_its_field(open_page: OpenPage,
     page = open_page("/workflows/everything", customer)
     page.get_by_label("Text", exact=True).fill("ok")
     page.evaluate("bifrostPage.form.fields.get('count').problem = () => null")
-    page.get_by_label("Count").fill("12")
+    page.get_by_label("Count", exact=True).fill("12")
     page.get_by_role("button", name="Run Workflow").click()
     expect(page.locator("[data-field=count] .bf-error")).to_contain_text("9")
     assert "/workflows/everything" in page.url

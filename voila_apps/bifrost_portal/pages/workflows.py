@@ -111,12 +111,7 @@ class FormDraft(Page):
     """What somebody has filled in so far."""
 
     async def get(self, name: str) -> None:
-        try:
-            self.send(await self._ask("GET", name))
-        except Refused as refused:
-            if refused.status != 404:
-                raise
-            self.send({"values": {}})
+        self.send(await self._ask("GET", name))
 
     async def put(self, name: str) -> None:
         await self._ask("PUT", name, self.read_json())

@@ -59,7 +59,8 @@ class Field {
     this.box = element("div", { class: `bf-field bf-${spec.widget}`, "data-field": spec.name });
     this.build();
     this.box.addEventListener("focusout", (event) => {
-      if (this.box.contains(event.relatedTarget) || !this.touched) return;
+      // Not on the way to the button: a message that appears would move it away from under the pointer.
+      if (this.box.contains(event.relatedTarget) || !this.touched || event.relatedTarget === form.button) return;
       this.show(this.problem());
     });
   }

@@ -31,7 +31,7 @@ class HttpTransport {
   }
 
   keep(values) {
-    return ask("PUT", `${this.base}/draft${this.query}`, { values });
+    return ask("PUT", `${this.base}/draft${this.query}`, values);
   }
 
   discard() {

@@ -155,7 +155,7 @@ export class RunView {
       element("time", { datetime: event.at, text: TIME.format(new Date(event.at)) }),
       element("span", { class: "text" }, label ? element("span", { class: "level", text: label }) : null, label ? ` ${text}` : text),
     );
-    if (data !== undefined && data !== null) row.append(element("details", {}, element("summary", { text: "Details" }), element("pre", { text: JSON.stringify(data, null, 2) })));
+    if (data !== undefined && data !== null) row.append(details(data));
     const follow = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 40;
     this.lines.append(row);
     if (this.lines.childElementCount > MAX_LINES) this.lines.firstElementChild.remove();
@@ -268,6 +268,13 @@ export class RunView {
         return element("pre", { text: view.text });
     }
   }
+}
+
+/** Data that is written out when somebody wants to see it. */
+function details(data) {
+  const node = element("details", {}, element("summary", { text: "Details" }));
+  node.addEventListener("toggle", () => node.open && node.append(element("pre", { text: JSON.stringify(data, null, 2) })), { once: true });
+  return node;
 }
 
 function fact(name, value) {
