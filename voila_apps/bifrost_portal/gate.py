@@ -53,8 +53,7 @@ class PortalApplication(web.Application):
 
     def find_handler(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
         if not self.knows(request.host):
-            refusal = {"status_code": 400, "reason": "Unknown Host"}
-            return self.get_handler_delegate(request, web.ErrorHandler, refusal)
+            return self.get_handler_delegate(request, web.ErrorHandler, {"status_code": 400})
         return super().find_handler(request, **kwargs)
 
     def knows(self, host: str) -> bool:
