@@ -168,7 +168,10 @@ def running_site(folder: Path, **settings: Any) -> Iterator[Site]:
     running = Product(folder, make_workspace(folder), portal=True, portal_port=0, **settings)
     try:
         running.start()
-        yield Site(running)
+        found = Site(running)
+        # It accepts at once and answers when it has started.
+        httpx.get(f"{found.url}/signin", timeout=60).raise_for_status()
+        yield found
     finally:
         running.close()
 
