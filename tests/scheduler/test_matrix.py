@@ -58,6 +58,7 @@ class Expected(NamedTuple):
 CONNECTION = {"oauth_flow_type": "client_credentials", "client_id": "client"}
 
 PASSWORDS = {"current": "wrong horse battery", "new": "correct horse battery"}
+OPENID = {"binding": "x", "redirect_uri": "x", "query": {}}
 SETUP = {"token": "wrong", "email": "a@example.com", "name": "Ada", "password": "correct horse battery"}
 
 EXPECTED = {
@@ -99,6 +100,8 @@ EXPECTED = {
     "GET /api/sign-in": Expected(200, 200, 200, 200, 200, 200, "nothing"),
     "POST /api/sessions": Expected(401, 401, 401, 401, 401, 401, "nothing", {"link": "wrong"}),
     "POST /api/setup": Expected(401, 401, 401, 401, 401, 401, "nothing", SETUP),
+    "POST /api/oidc/authorizations": Expected(404, 404, 404, 404, 404, 404, "nothing", {"redirect_uri": "x"}),
+    "POST /api/oidc/sessions": Expected(404, 404, 404, 404, 404, 404, "nothing", OPENID),
     "GET /api/sessions": Expected(403, 403, 403, 403, 200, 200, "nothing"),
     "DELETE /api/sessions": Expected(403, 403, 403, 403, 204, 204, "nothing"),
     "GET /api/sessions/current": Expected(403, 403, 403, 403, 200, 200, "nothing"),
@@ -119,7 +122,15 @@ EXPECTED = {
     "GET /metrics": Expected(403, 403, 403, 200, 403, 403, "nothing"),
     "GET /api/audit": Expected(403, 403, 403, 200, 403, 403, "nothing"),
 }
-OPEN = {"GET /api/health", "GET /metrics", "GET /api/sign-in", "POST /api/sessions", "POST /api/setup"}
+OPEN = {
+    "GET /api/health",
+    "GET /metrics",
+    "GET /api/sign-in",
+    "POST /api/sessions",
+    "POST /api/setup",
+    "POST /api/oidc/authorizations",
+    "POST /api/oidc/sessions",
+}
 """Routes that answer without a key (the metrics in development only)."""
 
 ROUTES = sorted(
