@@ -12,6 +12,16 @@ if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 &
         || echo "Chromium could not be installed: tests that need it are skipped." >&2
 fi
 
+# The OpenID provider that tests sign in at runs on node.
+if ! command -v npm >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm; } >/dev/null 2>&1 \
+        || echo "Node could not be installed: tests that need it are skipped." >&2
+fi
+if [ ! -d tests/oidc_provider/node_modules/oidc-provider ] && command -v npm >/dev/null 2>&1; then
+    npm ci --prefix tests/oidc_provider --no-audit --no-fund --silent >/dev/null 2>&1 \
+        || echo "The OpenID provider could not be installed: tests that need it are skipped." >&2
+fi
+
 if [ "$#" -eq 0 ]; then
     ruff check .
     ruff format --check .

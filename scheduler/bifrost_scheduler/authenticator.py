@@ -55,19 +55,36 @@ class Authenticator:
                 return principal
         return self._authenticate_stored(key)
 
-    def _authenticate_person(self, token: str) -> Principal:
-        found = self._sessions.find_principal(token, now=datetime.now(UTC))
-        if found is None:
-            raise _refused()
-        return found
-
     def find_person(self, email: str, *, session_id: str | None) -> Principal | None:
         """The person as he is now, for those who keep no key of his; None when he, or his session, is not valid."""
         if session_id is not None:
             found = self._sessions.find_principal_by_id(session_id, now=datetime.now(UTC))
             return found if found is not None and found.email == email else None
         user = self._store.find_user(email)
-        return roles.principal_of(self._store, user) if user is not None and user.active else None
+        return None if user is None or not user.active else roles.principal_of(self._store, user)
+
+    def renew(self, principal: Principal) -> Principal:
+        """The same one with the rights of now, for calls that stay open.
+
+        Raises:
+            Unauthorized: its credential is not valid any more.
+        """
+        found: Principal | None = principal
+        if principal.kind == "user":
+            found = self.find_person(principal.email or "", session_id=principal.session_id)
+        elif principal.kind == "key":
+            key = self._store.find_key(principal.subject.removeprefix("key:"))
+            is_over = key is None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC))
+            found = None if key is None or is_over else principal_of(key)
+        if found is None:
+            raise _refused()
+        return found
+
+    def _authenticate_person(self, token: str) -> Principal:
+        found = self._sessions.find_principal(token, now=datetime.now(UTC))
+        if found is None:
+            raise _refused()
+        return found
 
     def _authenticate_stored(self, key: str) -> Principal:
         now = datetime.now(UTC)

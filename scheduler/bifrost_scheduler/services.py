@@ -36,6 +36,8 @@ from bifrost_scheduler.form_library import FormLibrary
 from bifrost_scheduler.form_sessions import FormSessions
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.metrics import Metrics
+from bifrost_scheduler.openid import OpenId
+from bifrost_scheduler.openid_provider import OpenIdProvider
 from bifrost_scheduler.options import Options
 from bifrost_scheduler.passwords import Passwords
 from bifrost_scheduler.people import People
@@ -87,6 +89,7 @@ class Services:
     passwords: Passwords
     sessions: Sessions
     sign_in: SignIn
+    openid: OpenId
     authenticator: Authenticator
     authoring: Authoring
     signals: Signals
@@ -223,7 +226,8 @@ def build(settings: Settings) -> Services:
     )
     passwords = Passwords()
     attempts = Limits(account=settings.sign_in_attempts, address=settings.sign_in_address_attempts)
-    has_openid = settings.oidc_issuer is not None
+    provider = openid_provider(settings)
+    sign_in = SignIn(store, people_sessions, passwords, attempts, has_openid=provider is not None)
     authenticator = Authenticator(store, people_sessions)
     library = FormLibrary(store=store, catalog=catalog)
     services = Services(
@@ -249,7 +253,8 @@ def build(settings: Settings) -> Services:
         people=People(store),
         passwords=passwords,
         sessions=people_sessions,
-        sign_in=SignIn(store, people_sessions, passwords, attempts, has_openid=has_openid),
+        sign_in=sign_in,
+        openid=OpenId(store, sign_in, provider, settings),
         authenticator=authenticator,
         authoring=Authoring(parts=parts, executions=executions, catalog=catalog, folder_prefix=prefix),
         signals=notices,
@@ -265,6 +270,13 @@ def build(settings: Settings) -> Services:
     else:
         _end_development(services)
     return services
+
+
+def openid_provider(settings: Settings) -> OpenIdProvider | None:
+    """The provider that people may sign in at, if one is set."""
+    if settings.oidc_issuer is None or settings.oidc_client_id is None:
+        return None
+    return OpenIdProvider(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
 
 
 def kernel_limits(settings: Settings) -> sandbox.Limits:

@@ -8,6 +8,7 @@ these counts at the next request.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import secrets
 from datetime import datetime, timedelta
@@ -32,6 +33,15 @@ class Source(models.Frozen):
 
     address: str | None = None
     agent: str | None = None
+
+    @property
+    def network(self) -> str:
+        """What attempts are counted by: the address, of IPv6 the /64 that one customer of a provider has."""
+        try:
+            parsed = ipaddress.ip_address(self.address or "")
+        except ValueError:
+            return "unknown"
+        return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
 
 
 class Sessions:

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bifrost_kernel import errors
 from bifrost_kernel.forkserver.sandbox import Level
 
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -192,7 +194,7 @@ class Settings(BaseSettings):
     def _openid_is_whole(self) -> Settings:
         if (self.oidc_issuer is None) != (self.oidc_client_id is None):
             raise ValueError("BIFROST_OIDC_ISSUER and BIFROST_OIDC_CLIENT_ID are set together, or neither")
-        if self.oidc_issuer is not None and not _is_protected(self.oidc_issuer):
+        if self.oidc_issuer is not None and not is_protected(self.oidc_issuer):
             raise ValueError(f"BIFROST_OIDC_ISSUER needs https (plain http on loopback only): {self.oidc_issuer!r}")
         return self
 
@@ -227,7 +229,8 @@ class Settings(BaseSettings):
         return self.home / "runtime.json"
 
 
-def _is_protected(url: str) -> bool:
+def is_protected(url: str) -> bool:
+    """True for https, and for plain http that does not leave this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
 

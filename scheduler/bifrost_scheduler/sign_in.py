@@ -70,7 +70,7 @@ class SignIn:
             TooManyRequests: this account, or this address, failed too often.
             Unavailable: too many people sign in at this moment.
         """
-        with self._attempt(source, email.lower(), now=now):
+        with self.attempt(source, email.lower(), now=now):
             user = self._store.find_user(email.lower())
             stored = user.password_hash if user is not None and user.active else None
             if not self._passwords.verify(stored, password) or user is None:
@@ -86,7 +86,7 @@ class SignIn:
             ValidationError: the password is refused; the link stays good.
             TooManyRequests: this address failed too often.
         """
-        with self._attempt(source, now=now):
+        with self.attempt(source, now=now):
             link = self._find_link(token, "sign_in", source, now=now)
             user = self._store.find_user(link.email)
             if user is None:
@@ -105,7 +105,7 @@ class SignIn:
             ValidationError: the password is refused; the token stays good.
             TooManyRequests: this address failed too often.
         """
-        with self._attempt(source, now=now):
+        with self.attempt(source, now=now):
             link = self._find_link(token, "setup", source, now=now)
             if not self.is_unset():
                 raise errors.Unauthorized(LINK_REFUSED)
@@ -127,7 +127,7 @@ class SignIn:
         """
         session = self._sessions.get_current(principal)
         passwords.check(new, email=session.email, field="new")
-        with self._attempt(source, session.email, now=now):
+        with self.attempt(source, session.email, now=now):
             user = self._store.find_user(session.email)
             if user is None or not self._passwords.verify(user.password_hash, current):
                 self.refuse(source, "password", user=user, now=now)
@@ -200,13 +200,13 @@ class SignIn:
         self._store.append_audit(entry)
 
     @contextmanager
-    def _attempt(self, source: Source, account: str | None = None, *, now: datetime) -> Iterator[None]:
+    def attempt(self, source: Source, account: str | None = None, *, now: datetime) -> Iterator[None]:
         """Count one attempt; what did not fail by the person's fault is given back.
 
         Raises:
             TooManyRequests: there were too many.
         """
-        address = _allowance(f"address:{source.address}", self._limits.address)
+        address = _allowance(f"address:{source.network}", self._limits.address)
         # An account's bucket has no readable name: people type passwords into the field of the email.
         name = f"account:{sessions.sha256(account)}" if account is not None else None
         own = [_allowance(name, self._limits.account)] if name else []

@@ -77,7 +77,7 @@ def test_routes() -> None:
 def test_commands(command: str) -> None:
     """Each command is named among the commands, and has a help text."""
     *group, name = command.split()
-    listed = re.search(rf"`{' '.join(group)} ([a-z|]+)`", OPERATING) if len(group) > 1 else None
+    listed = re.search(rf"`{' '.join(group)} ([a-z|-]+)`", OPERATING) if len(group) > 1 else None
     assert f"`{command}`" in OPERATING or (listed and name in listed[1].split("|")), command
 
 
@@ -85,7 +85,7 @@ def test_no_command_is_left_over() -> None:
     """The documents name no command that is not there."""
     there = {tuple(command.split()) for command in commands(main.app, "bifrost")}
     for text in (OPERATING, README):
-        for first, second in re.findall(r"(?:^|bin/|`|\| )bifrost ([a-z]+)(?: ([a-z]+))?", text, re.MULTILINE):
+        for first, second in re.findall(r"(?:^|bin/|`|\| )bifrost ([a-z]+)(?: ([a-z-]+))?", text, re.MULTILINE):
             assert ("bifrost", first) in there or ("bifrost", first, second) in there or second == "", (first, second)
 
 

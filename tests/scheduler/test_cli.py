@@ -75,6 +75,58 @@ def test_a_wrong_form_file(bifrost: Bifrost, organization: str, tmp_path: Path) 
     assert "onboard_new_user" in bifrost("forms", "list", "--global").stdout
 
 
+# people
+
+
+def test_people(bifrost: Bifrost, organization: str, client: Callable[..., httpx.Client]) -> None:
+    """A person is made, given and taken roles, let in by a link, switched off and removed."""
+    email = f"ada@{organization}.example.com"
+    add = ("users", "add", email, "--name", "Ada", "--role", "ReadOnlyUser", "--role", "WorkflowUser")
+    made = document(bifrost(*add, "--org", organization, "--json"))
+    assert made["roles"] == {organization: ["ReadOnlyUser", "WorkflowUser"]}
+    assert document(bifrost("users", "revoke", email, "ReadOnlyUser", "--org", organization, "--json"))["roles"] == {
+        organization: ["WorkflowUser"]
+    }
+    granted = document(bifrost("users", "grant", email, "OrgAdmin", "--org", organization, "--json"))
+    assert granted["roles"] == {organization: ["WorkflowUser", "OrgAdmin"]}
+    link = document(bifrost("users", "link", email, "--json"))["token"]
+    assert client(None).post("/api/sessions", json={"link": link}).status_code == 201
+    assert f"{organization}: WorkflowUser, OrgAdmin" in bifrost("users", "list", "--org", organization).stdout
+    assert document(bifrost("users", "disable", email, "--json"))["disabled"]
+    assert re.search(r"State\s+invited", bifrost("users", "enable", email).stdout)
+    assert bifrost("users", "sign-out", email).returncode == 0
+    assert "/signin/link#bfl_" in bifrost("users", "link", email).stdout
+    assert bifrost("users", "delete", email).returncode == 0
+    assert bifrost("users", "show", email).returncode == 2
+
+
+def test_roles(bifrost: Bifrost, organization: str) -> None:
+    """A role is defined, listed beside the built-in ones, and removed."""
+    name = f"Dispatcher-{organization}"
+    document(bifrost("roles", "set", name, "--permission", "canViewHistory", "--description", "looks on", "--json"))
+    listed = bifrost("roles", "list").stdout
+    assert re.search(rf"{name}\s+looks on\s+canViewHistory", listed)
+    assert "ReadOnlyUser" in listed
+    assert bifrost("roles", "delete", name).returncode == 0
+    assert bifrost("roles", "delete", "OrgAdmin").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("users", "add", "a@example.com", "--name", "A", "--role", "OrgAdmin"),
+        ("users", "add", "a@example.com", "--name", "A", "--role", "OrgAdmin", "--org", "a", "--org", "b"),
+        ("users", "grant", "a@example.com", "OrgAdmin"),
+        ("users", "add", "no email", "--name", "A"),
+        ("roles", "set", "X", "--permission", "canFly"),
+    ],
+)
+def test_people_usage(bifrost: Bifrost, arguments: tuple[str, ...]) -> None:
+    """A role without its organization, what is no email and what is no permission: exit code 2, and a line why."""
+    done = bifrost(*arguments)
+    assert (done.returncode, done.stderr.startswith("bifrost: ")) == (2, True)
+
+
 # run
 
 

@@ -65,6 +65,51 @@ def test_a_platform_admin_is_one_everywhere_or_nowhere():
     assert not user(acme="PlatformAdmin").platform_admin
 
 
+@pytest.mark.parametrize(
+    ("deciding", "asking", "made_by", "may"),
+    [
+        ({"subject": "user:b@x.com", "email": "b@x.com"}, {"subject": "user:a@x.com", "email": "a@x.com"}, None, True),
+        ({"subject": "user:A@x.com", "email": "A@x.com"}, {"subject": "user:a@x.com", "email": "a@x.com"}, None, False),
+        ({"subject": "key:1", "made_by": "user:a@x.com"}, {"subject": "user:a@x.com"}, None, False),
+        ({"subject": "user:a@x.com"}, {"subject": "key:1"}, "user:A@x.com", False),
+        ({"subject": "key:1", "made_by": "user:a@x.com"}, {"subject": "key:2"}, "user:a@x.com", False),
+        ({"subject": "key:1", "made_by": "user:a@x.com"}, {"subject": "key:2"}, "user:b@x.com", True),
+        ({"subject": "key:1", "email": "a@x.com"}, {"subject": "user:a@x.com"}, None, False),
+    ],
+)
+def test_a_person_decides_once_in_whichever_credential(deciding, asking, made_by, may):
+    """Approver and requester are two persons; a key is the person who made it."""
+    grants = {"acme": frozenset(Permission)}
+    principal = Principal(kind="user", grants=grants, **deciding)
+    requester = models.Caller(**asking)
+    assert identity.may_decide_approval(principal, requester, made_by=made_by) is may
+
+
+def test_a_key_that_a_key_made_is_still_its_person():
+    """However many keys lie between: the person who made the first one stands behind the last one."""
+    child = Principal(subject="key:2", kind="key", made_by="user:a@x.com", grants={"acme": frozenset(Permission)})
+    with pytest.raises(errors.Forbidden):
+        identity.authorize_approval(child, "acme", models.Caller(subject="user:a@x.com"))
+    with pytest.raises(errors.NotFound):
+        identity.authorize_approval(child, "beta", models.Caller(subject="user:c@x.com"))
+
+
+def test_nobody_gives_beyond_himself():
+    """A grant stays within what its giver holds there; everywhere is for PlatformAdmins, elsewhere is unknown."""
+    manager = Principal(
+        subject="user:m", kind="user", grants={"acme": frozenset({Permission.MANAGE_USERS, Permission.VIEW_HISTORY})}
+    )
+    identity.authorize_grant(manager, "acme", [Permission.VIEW_HISTORY])
+    for organization, permission, refusal in [
+        ("acme", Permission.MANAGE_SECRETS, errors.Forbidden),
+        ("*", Permission.VIEW_HISTORY, errors.Forbidden),
+        ("beta", Permission.VIEW_HISTORY, errors.NotFound),
+    ]:
+        with pytest.raises(refusal):
+            identity.authorize_grant(manager, organization, [permission])
+    identity.authorize_grant(ADMIN, "*", list(Permission))
+
+
 def test_only_platform_admins_manage_what_is_global():
     """An administrator of all organizations still does not write GLOBAL."""
     identity.authorize(ADMIN, Permission.MANAGE_SECRETS, "GLOBAL")

@@ -25,7 +25,8 @@ CHECKS = [
     checks.response_schema_conformance,
     checks.negative_data_rejection,
 ]
-OPEN = {"get_health", "get_metrics", "get_sign_in", "create_session", "set_up"}
+SIGNING_IN = {"get_sign_in", "create_session", "set_up", "create_authorization", "create_openid_session"}
+OPEN = {"get_health", "get_metrics", *SIGNING_IN}
 """Operations that need no key (the metrics in development only)."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,8 +40,6 @@ def status(client: Client) -> Callable[[str], int]:
 
 def audit_of(control_plane: Any, email: str) -> list[str]:
     """The acts that concern this person, in their order."""
-    import json
-
     bodies = [json.loads(entry.body) for entry in control_plane.services.store.list_ledger(limit=1_000_000)]
     return [body["action"] for body in bodies if body.get("target") == email]
 
@@ -210,6 +209,24 @@ def test_what_is_no_session(client: Client, token: str) -> None:
     """A token that was never given is 401, whatever it looks like."""
     headers = {"Authorization": f"Bearer {token}".encode()}
     assert client(None).get("/api/workflows", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("leave", ["sign out", "role"])
+def test_a_live_stream_ends_too(
+    client: Client, attempt: Any, person: str, organization: str, occupy: Any, leave: str
+) -> None:
+    """A stream of events that stays open ends when its session, or the right to see it, does."""
+    (id_,) = occupy(organization, 1)
+    token = attempt(person).json()["token"]
+    headers = {"Accept": "text/event-stream"}
+    with client(token).stream("GET", f"/api/executions/{id_}/events", headers=headers) as stream:
+        lines = stream.iter_lines()
+        assert next(line for line in lines if line.startswith("data:"))
+        if leave == "sign out":
+            client(token).delete("/api/sessions/current").raise_for_status()
+        else:
+            client().patch(f"/api/users/{person}", json={"roles": {organization: []}}).raise_for_status()
+        assert not any('"status": "cancelled"' in line for line in lines)
 
 
 # one's own sessions

@@ -16,7 +16,7 @@ import typer
 
 from bifrost_scheduler import __version__
 from bifrost_scheduler.cli import client as clients
-from bifrost_scheduler.cli import doctor, executions, forms
+from bifrost_scheduler.cli import doctor, executions, forms, people
 from bifrost_scheduler.cli.client import Client, address
 from bifrost_scheduler.cli.options import AsJson, GlobalScope, Organization, scope_of
 from bifrost_scheduler.cli.output import print_fields, print_json, print_table
@@ -37,6 +37,8 @@ for name, group in {
     "executions": executions.app,
     "forms": forms.app,
     "orgs": orgs,
+    "users": people.users,
+    "roles": people.roles,
     "keys": keys,
     "config": config,
     "secrets": secrets,

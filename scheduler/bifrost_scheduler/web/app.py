@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 
 from bifrost_scheduler import __version__
 from bifrost_scheduler.services import Services
-from bifrost_scheduler.settings import Settings
+from bifrost_scheduler.settings import LOOPBACK_HOSTS, Settings
 from bifrost_scheduler.web import (
     authoring,
     executions,
@@ -31,7 +31,6 @@ from bifrost_scheduler.web import (
 from bifrost_scheduler.web.denials import Denials
 from bifrost_scheduler.web.middleware import Guard
 
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 ROUTERS: tuple[APIRouter, ...] = (
     workflows.router,
     executions.router,

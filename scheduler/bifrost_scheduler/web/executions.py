@@ -11,9 +11,10 @@ from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from bifrost_kernel import models
+from bifrost_kernel import errors, models
 from bifrost_scheduler import ledger
 from bifrost_scheduler.envelopes import Envelope, envelope
+from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.store import contract
 from bifrost_scheduler.web import bodies, problems
@@ -224,16 +225,18 @@ async def list_events(
     execution = await run_in_threadpool(services.executions.get, principal, execution_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
-        return EventSourceResponse(_live(services, execution, after), ping=15)
+        return EventSourceResponse(_live(services, principal, execution, after), ping=15)
     of = list_name(principal, "events", execution.id)
     after = decode_position(cursor, of)
     events = await run_in_threadpool(services.store.list_events, execution.id, after=after, limit=limit + 1)
     return page(events, limit=limit, key=lambda event: str(event.seq), item=lambda event: event.flat(), of=of)
 
 
-async def _live(services: Services, execution: contract.Execution, after: int) -> AsyncIterator[ServerSentEvent]:
+async def _live(
+    services: Services, principal: Principal, execution: contract.Execution, after: int
+) -> AsyncIterator[ServerSentEvent]:
     with listening(services.signals, execution.id) as news:
-        while True:
+        while await run_in_threadpool(_may_still_see, services, principal, execution.id):
             # The status first: what is over has all its events when they are listed.
             current = await run_in_threadpool(services.store.find_execution, execution.id)
             while events := await run_in_threadpool(services.store.list_events, execution.id, after=after):
@@ -243,6 +246,15 @@ async def _live(services: Services, execution: contract.Execution, after: int) -
             if current is None or current.status.is_final:
                 return
             await news.wait()
+
+
+def _may_still_see(services: Services, principal: Principal, execution_id: str) -> bool:
+    """Whoever signed out, or lost a role, meanwhile sees no more: a stream lasts as long as its execution."""
+    try:
+        services.executions.get(services.authenticator.renew(principal), execution_id)
+    except (errors.Unauthorized, errors.Forbidden, errors.NotFound):
+        return False
+    return True
 
 
 @router.get(

@@ -26,6 +26,7 @@ def _email(text: str) -> str:
 Email = Annotated[str, StringConstraints(min_length=3, max_length=254), AfterValidator(_email)]
 Password = Annotated[str, StringConstraints(max_length=MAX_CHARS)]
 Token = Annotated[str, StringConstraints(max_length=200)]
+Address = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Place = OrganizationId | Literal["*"]
 """An organization, or `*` for every one."""
 Held = Annotated[dict[Place, Annotated[list[Name], Field(max_length=50)]], Field(max_length=200)]
@@ -131,6 +132,30 @@ class CreatedSession(Shape):
     """Shown this once: the bearer token of this session."""
     expires_at: datetime
     user: PersonShape
+
+
+class NewAuthorization(Input):
+    redirect_uri: Address
+    """The portal's address that the provider sends the browser back to."""
+    return_to: Address | None = None
+    """A path of the portal, for afterwards."""
+
+
+class AuthorizationShape(Shape):
+    authorization_url: str
+    binding: str
+    """The portal keeps it in a cookie of this browser: without it nobody can finish."""
+
+
+class NewOpenIdSession(Input):
+    binding: Token
+    redirect_uri: Address
+    query: Annotated[dict[str, Annotated[str, StringConstraints(max_length=4000)]], Field(max_length=20)]
+    """What the provider appended to the redirect address: `code` or `error`, `state`, `iss`."""
+
+
+class CreatedOpenIdSession(CreatedSession):
+    return_to: str | None
 
 
 class MembershipShape(Shape):

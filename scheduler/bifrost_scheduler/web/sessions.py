@@ -14,9 +14,13 @@ from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, list_nam
 from bifrost_scheduler.web.authentication import ThePrincipal, TheServices, TheSource
 from bifrost_scheduler.web.bodies import OpenRoute, StrictRoute
 from bifrost_scheduler.web.people_schemas import (
+    AuthorizationShape,
+    CreatedOpenIdSession,
     CreatedSession,
     CurrentSession,
     MembershipShape,
+    NewAuthorization,
+    NewOpenIdSession,
     NewSession,
     OpenIdShape,
     PasswordChange,
@@ -64,6 +68,26 @@ def set_up(new: Setup, services: TheServices, source: TheSource) -> CreatedSessi
         new.token, source, email=new.email, name=new.name, password=new.password, now=datetime.now(UTC)
     )
     return created(signed_in)
+
+
+@open_router.post(
+    "/oidc/authorizations", operation_id="create_authorization", status_code=201, responses=problems(415, 429)
+)
+def create_authorization(new: NewAuthorization, services: TheServices, source: TheSource) -> AuthorizationShape:
+    """Begin to sign in at the OpenID provider: where the portal sends the browser."""
+    begun = services.openid.begin(source, redirect_uri=new.redirect_uri, return_to=new.return_to, now=datetime.now(UTC))
+    return AuthorizationShape(authorization_url=begun.authorization_url, binding=begun.binding)
+
+
+@open_router.post(
+    "/oidc/sessions", operation_id="create_openid_session", status_code=201, responses=problems(409, 415, 429)
+)
+def create_openid_session(new: NewOpenIdSession, services: TheServices, source: TheSource) -> CreatedOpenIdSession:
+    """Finish to sign in at the OpenID provider, with what it sent the browser back with."""
+    signed_in, return_to = services.openid.finish(
+        source, binding=new.binding, redirect_uri=new.redirect_uri, query=new.query, now=datetime.now(UTC)
+    )
+    return CreatedOpenIdSession(**created(signed_in).model_dump(), return_to=return_to)
 
 
 @router.get("/current", operation_id="get_current_session", responses=problems())
