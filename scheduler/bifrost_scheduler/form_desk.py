@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler import forms, identity
+from bifrost_scheduler import form_submission, forms, identity
 from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.drafts import Drafts, DraftValues
 from bifrost_scheduler.executions import Executions, FormUse
@@ -180,7 +180,7 @@ class FormDesk:
         rerun_of: str | None,
     ) -> contract.Submitted:
         form = self.get(principal, organization, name)
-        submission = forms.submission(form, raw)
+        submission = form_submission.submission(form, raw)
         try:
             return self._executions.submit(
                 principal,
@@ -242,7 +242,7 @@ def _provider_inputs(snapshot: Snapshot, form: Form, field: str, raw: Mapping[st
     """What the field's data provider is asked with, out of the other fields and what is bound."""
     params = {param.name: param for param in forms.asked(form).params}
     provider = snapshot.get_data_provider(params[field].data_provider or "")
-    inputs = forms.provider_inputs(params[field], provider, forms.current_values(form, raw))
+    inputs = forms.provider_inputs(params[field], provider, form_submission.current_values(form, raw))
     sources = forms.provider_sources(params[field], provider)
     missing = [
         _needed_first(sources[one.name], params)

@@ -155,6 +155,7 @@ def test_a_platform_form_is_for_its_organizations(client: Client, organization: 
     client().put("/api/forms/limited?scope=GLOBAL", json=body).raise_for_status()
     assert client("test", organization).get("/api/forms/limited").status_code == 200
     assert client("test", neighbour).get("/api/forms/limited").status_code == 404
+    assert "limited" not in client("test", neighbour).get("/api/forms", params={"limit": 200}).text
     client().delete("/api/forms/limited?scope=GLOBAL").raise_for_status()
 
 
