@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from bifrost_kernel import jsonable, models
+from bifrost_kernel import errors, jsonable, models
 
 MAX_DEFINITION_BYTES = 64 * 1024
 """Of the JSON or YAML text of one form."""
@@ -33,7 +33,7 @@ Names = Annotated[tuple[Line, ...], Field(max_length=200)]
 def _json(value: Any) -> Any:
     try:
         return jsonable.to_json(value)
-    except Exception as error:
+    except errors.WorkflowError as error:
         raise ValueError("this is no JSON value") from error
 
 

@@ -55,7 +55,7 @@ class Authenticator:
                 return principal
         return self._authenticate_stored(key)
 
-    def find_person(self, email: str, *, session_id: str | None) -> Principal | None:
+    def find_person(self, email: str, *, session_id: str | None, now: datetime) -> Principal | None:
         """The person as he is now, for those who keep no key of his; None when he, or his session, is not valid."""
         if session_id is not None:
             found = self._sessions.find_principal_by_id(session_id, now=datetime.now(UTC))

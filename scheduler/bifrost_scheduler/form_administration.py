@@ -70,7 +70,8 @@ class FormAdministration:
             ),
             audit=ledger.audit(principal, "form.set", organization=scope, target=name, details=_told(definition)),
         )
-        return self._of_store(stored)
+        (made,) = self._of_store([stored])
+        return made
 
     def delete(self, principal: Principal, scope: str, name: str) -> None:
         """What it replaced is there again. Raises as `put` does, and `NotFound` when there is none."""
@@ -89,22 +90,25 @@ class FormAdministration:
     def list_definitions(self, principal: Principal, scope: str) -> Sequence[Definition]:
         """The form objects of exactly this scope by name; with `GLOBAL` those of the workspace that none replaces."""
         self._authorize(principal, scope)
-        stored = {row.name: self._of_store(row) for row in self._library.list_stored(scope)}
+        stored = {one.name: one for one in self._of_store(list(self._library.list_stored(scope)))}
         below = self._of_workspace() if scope == models.GLOBAL else {}
         return [one for _, one in sorted({**below, **stored}.items())]
 
-    def _of_store(self, row: StoredForm) -> Definition:
-        definition = FormDefinition.model_validate(row.definition)
-        return Definition(
-            name=row.name,
-            scope=row.scope,
-            source=Source.STORE,
-            definition=definition,
-            version=row.version,
-            updated_at=row.updated_at,
-            updated_by=row.updated_by,
-            broken=self._library.find_problem(definition),
-        )
+    def _of_store(self, rows: Sequence[StoredForm]) -> list[Definition]:
+        return [
+            Definition(
+                name=row.name,
+                scope=row.scope,
+                source=Source.STORE,
+                # As it was set: what the platform binds besides is not the organization's to read.
+                definition=FormDefinition.model_validate(row.definition),
+                version=row.version,
+                updated_at=row.updated_at,
+                updated_by=row.updated_by,
+                broken=form.reason,
+            )
+            for row, form in zip(rows, self._library.resolve(rows), strict=True)
+        ]
 
     def _of_workspace(self) -> dict[str, Definition]:
         described = self._catalog.current().description

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler import forms, identity
+from bifrost_scheduler import form_submission, forms, identity
 from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.drafts import Drafts, DraftValues
 from bifrost_scheduler.executions import Executions, FormUse
@@ -143,7 +143,10 @@ class FormDesk:
         idempotency_key: str | None = None,
     ) -> contract.Submitted:
         """Run the form's workflow with what was filled in and what is bound. Raises as `get` and `executions` do."""
-        submitted = self._submit(principal, organization, name, raw, models.Trigger.FORM, idempotency_key, None)
+        form = self.get(principal, organization, name)
+        submitted = self._submit(
+            principal, organization, form, raw, trigger=models.Trigger.FORM, idempotency_key=idempotency_key
+        )
         if principal.kind != "key":
             self._drafts.delete(principal, organization, name)
         return submitted
@@ -154,33 +157,38 @@ class FormDesk:
         Raises:
             NotFound: the execution, or its form, is not there for this principal.
             Forbidden: it came from no form, or the principal may not use it any more.
+            Conflict: the form is broken, or one of another workflow now.
         """
         if not identity.needs_form(principal):
             return self._executions.rerun(principal, execution_id)
         original = self._executions.get(principal, execution_id)
         if original.form is None:
             identity.require_direct_execution(principal)
-        name = original.form or ""
-        form = self.get(principal, original.organization, name)
-        given = {
-            field: value
-            for field, value in original.parameters.items()
-            if value is not None and field not in form.bound and field not in original.hidden_inputs
-        }
-        return self._submit(principal, original.organization, name, given, models.Trigger.RERUN, None, original.id)
+        form = self.get(principal, original.organization, original.form or "")
+        if form.definition.workflow != original.workflow:
+            raise errors.Conflict(f"The form {form.name!r} is one of another workflow now; fill it in anew.")
+        return self._submit(
+            principal,
+            original.organization,
+            form,
+            _filled_in(form, original),
+            trigger=models.Trigger.RERUN,
+            rerun_of=original.id,
+        )
 
     def _submit(
         self,
         principal: Principal,
         organization: str,
-        name: str,
+        form: Form,
         raw: Mapping[str, Any],
+        *,
         trigger: models.Trigger,
-        idempotency_key: str | None,
-        rerun_of: str | None,
+        idempotency_key: str | None = None,
+        rerun_of: str | None = None,
     ) -> contract.Submitted:
-        form = self.get(principal, organization, name)
-        submission = forms.submission(form, raw)
+        submission = form_submission.submission(form, raw)
+        use = FormUse(name=form.name, sent=dict(raw), hidden=submission.hidden, lifted=submission.lifted)
         try:
             return self._executions.submit(
                 principal,
@@ -190,7 +198,7 @@ class FormDesk:
                 trigger=trigger,
                 idempotency_key=idempotency_key,
                 rerun_of=rerun_of,
-                form=FormUse(name=name, sent=dict(raw), hidden=submission.hidden, lifted=submission.lifted),
+                form=use,
             )
         except errors.ValidationError as error:
             raise _without_bound(form, error) from None
@@ -222,6 +230,12 @@ def _broken(principal: Principal, organization: str, form: Form) -> errors.Confl
     return errors.Conflict(f"The form {form.name!r} cannot be used at the moment; tell who manages forms.")
 
 
+def _filled_in(form: Form, original: contract.Execution) -> dict[str, Any]:
+    """What was given when the form was filled in, and is not bound now; what was hidden then is nobody's to give."""
+    left_out = {*form.bound, *original.hidden_inputs}
+    return {name: value for name, value in original.parameters.items() if value is not None and name not in left_out}
+
+
 def _editable(form: Form) -> frozenset[str]:
     return frozenset(param.name for param in forms.asked(form).params)
 
@@ -242,7 +256,7 @@ def _provider_inputs(snapshot: Snapshot, form: Form, field: str, raw: Mapping[st
     """What the field's data provider is asked with, out of the other fields and what is bound."""
     params = {param.name: param for param in forms.asked(form).params}
     provider = snapshot.get_data_provider(params[field].data_provider or "")
-    inputs = forms.provider_inputs(params[field], provider, forms.current_values(form, raw))
+    inputs = forms.provider_inputs(params[field], provider, form_submission.current_values(form, raw))
     sources = forms.provider_sources(params[field], provider)
     missing = [
         _needed_first(sources[one.name], params)

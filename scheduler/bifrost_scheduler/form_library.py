@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bifrost_kernel import errors, models
 from bifrost_kernel.form_definitions import FormDefinition
-from bifrost_scheduler import forms, identity, scope
+from bifrost_scheduler import form_fit, forms, identity, scope
 from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.forms import Form, Source
 from bifrost_scheduler.store import contract
@@ -22,14 +22,14 @@ class FormLibrary:
         self._catalog = catalog
 
     def find(self, organization: str, name: str) -> Form | None:
-        """The form of this name that the organization has; None when it has none, or it is switched off."""
+        """The form of this name; None when there is none, or it is switched off, or for other organizations."""
         snapshot = self._catalog.current()
         stored = scope.resolve(organization, lambda one: self._store.find_form(one, name))
         form = self._of_store(snapshot, stored[1]) if stored else _of_snapshot(snapshot, name)
-        return form if form and form.definition.enabled else None
+        return form if form and _is_there(form, organization) else None
 
     def list_forms(self, organization: str) -> list[Form]:
-        """Every form of the organization by name, broken ones included; one that is switched off is left out."""
+        """Every form of the organization by name, broken ones included."""
         snapshot = self._catalog.current()
         scopes = reversed(scope.search_order(organization))
         stored = {row.name: row for one in scopes for row in self.list_stored(one)}
@@ -37,7 +37,7 @@ class FormLibrary:
             self._of_store(snapshot, stored[name]) if name in stored else _of_snapshot(snapshot, name)
             for name in sorted({*stored, *_names(snapshot)})
         ]
-        return [form for form in found if form is not None and form.definition.enabled]
+        return [form for form in found if form is not None and _is_there(form, organization)]
 
     def list_stored(self, one_scope: str) -> Iterator[StoredForm]:
         """The form objects of exactly this scope, by name."""
@@ -45,6 +45,11 @@ class FormLibrary:
         while page := self._store.list_forms(one_scope, after=after):
             yield from page
             after = page[-1].name
+
+    def resolve(self, rows: Iterable[StoredForm]) -> list[Form]:
+        """These form objects with their workflows and what is wrong with them."""
+        snapshot = self._catalog.current()
+        return [self._of_store(snapshot, row) for row in rows]
 
     def check(self, definition: FormDefinition) -> None:
         """Refuse a definition that does not fit the workspace as it is now.
@@ -133,7 +138,12 @@ def _problem(snapshot: Snapshot, definition: FormDefinition) -> str | None:
         workflow = snapshot.get_workflow(definition.workflow)
     except (errors.NotFound, errors.Conflict) as error:
         return error.message.removesuffix(".")
-    return forms.find_problem(definition, workflow)
+    return form_fit.find_problem(definition, workflow)
+
+
+def _is_there(form: Form, organization: str) -> bool:
+    """Also a broken form of others is none of this organization's business."""
+    return all(identity.is_for_organization(one, organization) for one in form.access)
 
 
 def _access(definition: FormDefinition) -> identity.FormAccess:

@@ -66,14 +66,14 @@ class FormSessions:
         session = self._read(token)
         if session is None or session.expires_at <= now:
             raise _refused()
-        principal = self.still_valid(session)
+        principal = self.still_valid(session, now=now)
         if principal is None:
             raise _refused()
         return session, principal
 
-    def still_valid(self, session: FormSession) -> Principal | None:
+    def still_valid(self, session: FormSession, *, now: datetime) -> Principal | None:
         """The person behind it, with what he may do now; None when he, or his session, is not valid any more."""
-        return self._authenticator.find_person(session.email, session_id=session.session_id)
+        return self._authenticator.find_person(session.email, session_id=session.session_id, now=now)
 
     def _read(self, token: str) -> FormSession | None:
         if len(token) > MAX_TOKEN_CHARS:

@@ -204,13 +204,18 @@ def may_use_form(
     return all(_is_for(principal, organization, one) for one in access)
 
 
+def is_for_organization(access: FormAccess, organization: str) -> bool:
+    """Whether a form is there in this organization, for anybody."""
+    return access.enabled and (access.organizations is None or organization in access.organizations)
+
+
 def manages_forms(principal: Principal, organization: str) -> bool:
     """Whether it may know what forms bind there, and why one is broken."""
     return may_see(principal, organization) and Permission.MANAGE_FORMS in principal.permissions_in(organization)
 
 
 def _is_for(principal: Principal, organization: str, access: FormAccess) -> bool:
-    if not access.enabled or (access.organizations is not None and organization not in access.organizations):
+    if not is_for_organization(access, organization):
         return False
     if access.roles is None or principal.platform_admin:
         return True

@@ -8,7 +8,7 @@ import pytest
 
 from bifrost_kernel import errors, models
 from bifrost_kernel.form_definitions import FormDefinition
-from bifrost_scheduler import forms
+from bifrost_scheduler import form_fit, form_submission, forms
 
 SOURCE = models.Source(file="workflows/hire.py")
 CITIES = models.DataProviderMetadata(
@@ -42,17 +42,17 @@ HIRE = models.WorkflowMetadata(
 
 def form(workflow: models.WorkflowMetadata = HIRE, **definition: Any) -> forms.Form:
     made = FormDefinition.model_validate({"workflow": workflow.name, **definition})
-    assert forms.find_problem(made, workflow) is None
+    assert form_fit.find_problem(made, workflow) is None
     return forms.Form(name="hire", source=forms.Source.STORE, definition=made, workflow=workflow)
 
 
 def problem(**definition: Any) -> str | None:
-    return forms.find_problem(FormDefinition.model_validate({"workflow": "hire", **definition}), HIRE)
+    return form_fit.find_problem(FormDefinition.model_validate({"workflow": "hire", **definition}), HIRE)
 
 
 def refused(one: forms.Form, **raw: Any) -> dict[str, str]:
     with pytest.raises(errors.ValidationError) as caught:
-        forms.submission(one, raw)
+        form_submission.submission(one, raw)
     return {field.field: field.code for field in caught.value.fields}
 
 
@@ -88,7 +88,7 @@ def test_a_fixed_value_is_shown_and_a_hidden_one_is_not() -> None:
 def test_bound_values_are_submitted() -> None:
     """The workflow gets what the form binds, as values of their types, and the names of what was hidden."""
     one = form(fixed={"days": "3"}, hidden={"cost_center": "4711"})
-    sent = forms.submission(one, {"name": "Ada", "city": "Bonn"})
+    sent = form_submission.submission(one, {"name": "Ada", "city": "Bonn"})
     assert sent.values == {"name": "Ada", "remote": False, "city": "Bonn", "days": 3, "cost_center": "4711"}
     assert sent.hidden == ("cost_center",)
 
@@ -112,7 +112,7 @@ def test_every_wrong_field_is_named_at_once() -> None:
 
 def test_a_field_that_is_not_shown_is_not_asked_for() -> None:
     """Its value is ignored, however wrong, and it is not required."""
-    sent = forms.submission(form(fields=RULE), {"name": "Ada", "remote": True, "city": {"not": "text"}})
+    sent = form_submission.submission(form(fields=RULE), {"name": "Ada", "remote": True, "city": {"not": "text"}})
     assert "city" not in sent.values
     assert sent.lifted == {"city"}
     assert forms.schema(form(fields=RULE))["required"] == ["name"]
@@ -139,14 +139,14 @@ def test_a_field_that_is_shown_is_required_again() -> None:
 def test_rules(rule: dict[str, Any], country: str | None, shown: bool) -> None:
     """A field is shown while another equals a value, is one of several, is filled, or is not."""
     one = form(fields={"days": {"visible_when": {"field": "country", **rule}}})
-    assert ("days" not in forms.invisible(one, {"country": country})) is shown
+    assert ("days" not in form_submission.invisible(one, {"country": country})) is shown
 
 
 def test_rules_follow_each_other() -> None:
     """What depends on a field that is not shown is decided as if that were empty."""
     chain = {**RULE, "days": {"visible_when": {"field": "city", "filled": True}}}
     given = {"name": "Ada", "remote": True, "city": "Bonn", "days": 2}
-    assert forms.invisible(form(fields=chain), given) == {"city", "days"}
+    assert form_submission.invisible(form(fields=chain), given) == {"city", "days"}
 
 
 def test_options_depend_on_the_fields_that_param_names() -> None:
@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_named(definition: dict[str, Any], part: str) -> No
 def test_an_unexposed_workflow_has_no_form() -> None:
     """The author's word counts: a form object cannot expose a workflow."""
     hidden = HIRE.model_copy(update={"expose_in_forms": False})
-    assert "not exposed" in (forms.find_problem(FormDefinition(workflow="hire"), hidden) or "")
+    assert "not exposed" in (form_fit.find_problem(FormDefinition(workflow="hire"), hidden) or "")
 
 
 def test_the_platform_binds_and_the_organization_words() -> None:

@@ -95,7 +95,9 @@ def user(control_plane: Any, client: Client, person: Callable[..., str], organiz
 
 def _signed_in(control_plane: Any, client: Client, email: str) -> Callable[[str], httpx.Client]:
     services, key = control_plane.services, f"session-of-{email}"
-    services.authenticator.accept(key, services.authenticator.find_person(email, session_id=None))
+    services.authenticator.accept(
+        key, services.authenticator.find_person(email, session_id=None, now=datetime.now(UTC))
+    )
     return lambda organization: client(key, organization)
 
 
@@ -155,6 +157,7 @@ def test_a_platform_form_is_for_its_organizations(client: Client, organization: 
     client().put("/api/forms/limited?scope=GLOBAL", json=body).raise_for_status()
     assert client("test", organization).get("/api/forms/limited").status_code == 200
     assert client("test", neighbour).get("/api/forms/limited").status_code == 404
+    assert "limited" not in client("test", neighbour).get("/api/forms", params={"limit": 200}).text
     client().delete("/api/forms/limited?scope=GLOBAL").raise_for_status()
 
 
@@ -203,6 +206,19 @@ def test_a_form_breaks_with_its_workflow(control_plane: Any, admin: httpx.Client
     assert "hidden names 'cost_center'" in admin.get("/api/forms/fleeting").text
     (control_plane.workspace / "workflows/fleeting.py").unlink()
     assert "There is no workflow named 'fleeting'" in admin.get("/api/forms/fleeting").text
+
+
+def test_an_organizations_form_breaks_with_the_platforms(
+    control_plane: Any, admin: httpx.Client, user: httpx.Client
+) -> None:
+    """While the workspace's form of a workflow cannot be read, nobody comes around what it binds."""
+    admin.put("/api/forms/ours", json={"workflow": "partly"}).raise_for_status()
+    assert user.get("/api/forms/ours").status_code == 200
+    control_plane.write({"forms/partly.yaml": "workflow: partly\nhiden: {}"})
+    assert [user.get(f"/api/forms/{name}").status_code for name in ("ours", "partly")] == [409, 409]
+    assert "the platform's form 'partly' is broken" in admin.get("/api/forms/ours").text
+    (control_plane.workspace / "forms/partly.yaml").unlink()
+    assert [user.get(f"/api/forms/{name}").status_code for name in ("ours", "partly")] == [200, 200]
 
 
 # what is submitted
@@ -371,6 +387,8 @@ def test_a_rerun_goes_through_the_form(admin: httpx.Client, user: httpx.Client, 
     assert (again.status_code, again.json()["trigger"], again.json()["rerun_of"]) == (202, "rerun", first)
     inputs = admin.get(f"/api/executions/{again.json()['execution_id']}/inputs").json()["items"]
     assert {"hidden-0815"} == {item["value"] for item in inputs if item["name"] == "cost_center"}
+    admin.put(hiring, json={"workflow": "echo"}).raise_for_status()
+    assert user.post(f"/api/executions/{first}/rerun").status_code == 409
     admin.delete(hiring).raise_for_status()
     assert user.post(f"/api/executions/{first}/rerun").status_code == 404
 
@@ -477,7 +495,7 @@ def test_a_form_session_lasts_an_hour(control_plane: Any, person: Callable[..., 
     """To the second; time is what the caller says it is."""
     sessions, now = control_plane.services.form_sessions, datetime.now(UTC)
     email = person(f"hour@{organization}.test", **{organization: ("WorkflowUser",)})
-    principal = control_plane.services.authenticator.find_person(email, session_id=None)
+    principal = control_plane.services.authenticator.find_person(email, session_id=None, now=now)
     token, _ = sessions.open(principal, organization=organization, form="echo", now=now)
     assert sessions.find(token, now=now + timedelta(minutes=59))[1].email == email
     with pytest.raises(Exception, match="not valid any more"):
