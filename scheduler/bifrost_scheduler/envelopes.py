@@ -28,6 +28,9 @@ class Envelope(models.Frozen):
     created_at: datetime
     code_hash: str
     rerun_of: str | None = None
+    retry_of: str | None = None
+    schedule_id: str | None = None
+    acts_for: str | None = None
     approved_by: str | None = None
     record_sha256: str | None = None
 
@@ -50,6 +53,9 @@ def envelope(execution: contract.Execution) -> Envelope:
         created_at=execution.created_at,
         code_hash=execution.code_hash,
         rerun_of=execution.rerun_of,
+        retry_of=execution.retry_of,
+        schedule_id=execution.schedule_id,
+        acts_for=execution.acts_for,
         approved_by=execution.approved_by,
         record_sha256=execution.record_sha256,
     )

@@ -113,7 +113,8 @@ def authorize_execution(
 ) -> None:
     """Let the principal execute a workflow for an organization (or `GLOBAL`) in this way.
 
-    People who are no PlatformAdmins come through forms only; keys execute directly, within their workflows.
+    People who are no PlatformAdmins come through forms and their schedules only; keys execute directly, within their
+    workflows. A schedule takes the permission to manage schedules besides, now as when it was saved.
 
     Raises:
         NotFound: the organization is not the principal's.
@@ -126,7 +127,9 @@ def authorize_execution(
         )
     if principal.workflows is not None and workflow.name not in principal.workflows:
         raise errors.Forbidden(f"this key may not execute workflow {workflow.name!r}")
-    if principal.kind == "user" and not principal.platform_admin:
+    if trigger is models.Trigger.SCHEDULE:
+        authorize(principal, Permission.MANAGE_SCHEDULES, organization)
+    elif principal.kind == "user" and not principal.platform_admin:
         _require_form(workflow, trigger)
 
 

@@ -6,6 +6,7 @@ expression names is croniter's answer for a clock that never changes; where that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
@@ -21,7 +22,8 @@ MINUTE = timedelta(minutes=1)
 def walls(expression: str, start: datetime, end: datetime) -> Sequence[datetime]:
     """Every local time in [start, end) that the expression names, naive."""
     # Vixie's rule for a day field that begins with `*` is a "bug" to croniter, and what everybody's cron does.
-    found = croniter(expression, start - MINUTE, implement_cron_bug=True)
+    # So is that it writes the last Friday the other way round.
+    found = croniter(re.sub(r"\b(\d)L$", r"L\1", expression), start - MINUTE, implement_cron_bug=True)
     named = []
     while (one := found.get_next(datetime)) < end:
         named.append(one)

@@ -16,7 +16,7 @@ import typer
 
 from bifrost_scheduler import __version__
 from bifrost_scheduler.cli import client as clients
-from bifrost_scheduler.cli import doctor, executions
+from bifrost_scheduler.cli import doctor, executions, schedules
 from bifrost_scheduler.cli.client import Client, address
 from bifrost_scheduler.cli.options import AsJson, GlobalScope, Organization, scope_of
 from bifrost_scheduler.cli.output import print_fields, print_json, print_table
@@ -35,6 +35,7 @@ secrets = typer.Typer(no_args_is_help=True, help="Secrets of an organization, or
 connections = typer.Typer(no_args_is_help=True, help="OAuth connections.")
 for name, group in {
     "executions": executions.app,
+    "schedules": schedules.app,
     "orgs": orgs,
     "keys": keys,
     "config": config,

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import models
+from bifrost_scheduler.store import schedule_contract
 
 Frozen = models.Frozen
 
@@ -123,6 +124,13 @@ class NewExecution(Frozen):
     """sha256 over code hash, workflow and parameters: what an approval is bound to."""
     rerun_of: str | None = None
     created_at: AwareDatetime
+    schedule_id: str | None = None
+    acts_for: str | None = None
+    """Whose rights it has where that is not the caller: the subject who saved the schedule."""
+    retry_of: str | None = None
+    """The first execution of the same due time."""
+    attempt: int = 0
+    retries_left: int = 0
 
 
 class Execution(NewExecution):
@@ -237,7 +245,7 @@ class Submitted(Frozen):
     """True when an earlier submit with the same idempotency key made it."""
 
 
-class Store(ABC):
+class Store(schedule_contract.ScheduleStore, ABC):
     """The only way to the database."""
 
     @abstractmethod
@@ -378,12 +386,18 @@ class Store(ABC):
         *,
         idempotency: Idempotency | None = None,
         queue_limit: int,
+        firing: schedule_contract.Firing | None = None,
+        retried: str | None = None,
     ) -> Submitted:
         """Insert a row, its first status event (`{"status": …}`), and its idempotency key, all or nothing.
+
+        With `firing`, the due times of that step are written and the schedule moves on in the same transaction; with
+        `retried`, what retries that execution has left are used up in it.
 
         Raises:
             TooManyRequests: the organization has `queue_limit` rows in `pending` already.
             Conflict: the idempotency key is known (younger than 24 h) with another body.
+            AccountedElsewhere: the due time has its row already, or the retry its execution.
         """
 
     @abstractmethod

@@ -17,7 +17,18 @@ from bifrost_scheduler.store import contract
 Columns = dict[str, Any]
 
 _JSON_COLUMNS = frozenset(
-    {"roles", "organizations", "workflows", "permissions", "scopes", "parameters", "result", "error_details", "options"}
+    {
+        "roles",
+        "organizations",
+        "workflows",
+        "permissions",
+        "scopes",
+        "parameters",
+        "result",
+        "error_details",
+        "options",
+        "definition",
+    }
 )
 _CALLER_COLUMNS = {"caller_subject": "subject", "caller_email": "email", "caller_name": "name"}
 

@@ -15,7 +15,7 @@ from fastapi_offline import FastAPIOffline
 from bifrost_scheduler import __version__
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
-from bifrost_scheduler.web import authoring, executions, organizations, problems, scoped, system, workflows
+from bifrost_scheduler.web import authoring, executions, organizations, problems, schedules, scoped, system, workflows
 from bifrost_scheduler.web.denials import Denials
 from bifrost_scheduler.web.middleware import Guard
 
@@ -25,6 +25,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     executions.router,
     organizations.router,
     scoped.router,
+    schedules.router,
     authoring.router,
     system.router,
 )
