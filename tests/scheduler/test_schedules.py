@@ -177,7 +177,7 @@ def test_pause(world: World) -> None:
         update={"paused_at": NOW + minutes(1.5), "paused_by": "user:a", "version": 2}
     )
     world.store.change_schedule(paused, change="paused", audit=ledger.audit(ADMIN, "schedule.pause"))
-    live(world, NOW + minutes(1.5), NOW + minutes(2))
+    live(world, NOW + minutes(1.5), NOW + minutes(2.5))
     assert world.told(schedule) == [("09:01", "ran", None), ("09:02", "skipped", "paused")]
 
 
