@@ -46,7 +46,8 @@ def changes(zone: ZoneInfo, start: datetime, end: datetime) -> Sequence[tuple[da
 
 def due(expression: str, zone: ZoneInfo, start: datetime, end: datetime, *, fixed: bool) -> list[datetime]:
     """The instants in [start, end) at which the expression is due in the zone."""
-    stretches = [*changes(zone, start - 2 * 24 * HOUR, end + 2 * 24 * HOUR)]
+    begin = start.replace(minute=0, second=0, microsecond=0) - 2 * 24 * HOUR
+    stretches = [*changes(zone, begin, end + 2 * 24 * HOUR)]
     instants = set()
     for wall in walls(expression, _day(start, -2), _day(end, 3)):
         instants.update(_instants(wall, stretches, fixed=fixed))
