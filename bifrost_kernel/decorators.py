@@ -45,6 +45,7 @@ def workflow(
     schedule: str | None = None,
     timezone: str = "UTC",
     retries: int = 0,
+    idempotent: bool = False,
     overlap: str = "skip",
     requires_org: bool = True,
     expose_in_forms: bool = True,
@@ -55,7 +56,8 @@ def workflow(
 
     Args:
         schedule: five cron fields (POSIX: weekday 0 and 7 are Sunday), due in `timezone`.
-        retries: how often a `TemporaryError` is tried again.
+        retries: how often a scheduled run that failed is tried again, if the workflow is `idempotent`.
+        idempotent: running it twice does no harm.
         overlap: what a due time does while the last run still runs: `skip`, `queue` or `parallel`.
 
     Raises:

@@ -147,6 +147,7 @@ class WorkflowMetadata(Frozen):
     schedule: str | None = None
     timezone: str = "UTC"
     retries: int = 0
+    idempotent: bool = False
     overlap: Overlap = Overlap.SKIP
     requires_org: bool = True
     expose_in_forms: bool = True

@@ -58,7 +58,7 @@ class Authenticator:
     def find_person(self, email: str, *, session_id: str | None, now: datetime) -> Principal | None:
         """The person as he is now, for those who keep no key of his; None when he, or his session, is not valid."""
         if session_id is not None:
-            found = self._sessions.find_principal_by_id(session_id, now=datetime.now(UTC))
+            found = self._sessions.find_principal_by_id(session_id, now=now)
             return found if found is not None and found.email == email else None
         user = self._store.find_user(email)
         return None if user is None or not user.active else roles.principal_of(self._store, user)
@@ -71,7 +71,7 @@ class Authenticator:
         """
         found: Principal | None = principal
         if principal.kind == "user":
-            found = self.find_person(principal.email or "", session_id=principal.session_id)
+            found = self.find_person(principal.email or "", session_id=principal.session_id, now=datetime.now(UTC))
         elif principal.kind == "key":
             key = self._store.find_key(principal.subject.removeprefix("key:"))
             is_over = key is None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC))

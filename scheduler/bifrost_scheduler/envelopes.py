@@ -30,6 +30,9 @@ class Envelope(models.Frozen):
     rerun_of: str | None = None
     form: str | None = None
     """The form that it was submitted with."""
+    retry_of: str | None = None
+    schedule_id: str | None = None
+    acts_for: str | None = None
     approved_by: str | None = None
     record_sha256: str | None = None
 
@@ -53,6 +56,9 @@ def envelope(execution: contract.Execution) -> Envelope:
         code_hash=execution.code_hash,
         rerun_of=execution.rerun_of,
         form=execution.form,
+        retry_of=execution.retry_of,
+        schedule_id=execution.schedule_id,
+        acts_for=execution.acts_for,
         approved_by=execution.approved_by,
         record_sha256=execution.record_sha256,
     )

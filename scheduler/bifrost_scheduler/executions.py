@@ -24,6 +24,7 @@ from bifrost_scheduler.options import Options
 from bifrost_scheduler.records import Records
 from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.store import contract
+from bifrost_scheduler.store.schedule_contract import Scheduled
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 MAX_ID_CHARS = 64
@@ -73,6 +74,8 @@ class Executions:
         """Called when there is something to claim; the runner puts its wake-up here."""
         self.find_refusal: Callable[[], str | None] = lambda: None
         """Why nothing can run on this machine, if so; the runner tells."""
+        self.on_finished: Callable[[contract.Execution], None] = lambda execution: None
+        """Called with every execution that has ended; the schedules' clock listens."""
         self.on_cancel: Callable[[str], None] = lambda execution_id: None
         """Called with the id of a running execution that somebody wants ended."""
 
@@ -89,11 +92,13 @@ class Executions:
         idempotency_key: str | None = None,
         rerun_of: str | None = None,
         form: FormUse | None = None,
+        scheduled: Scheduled | None = None,
     ) -> contract.Submitted:
         """Check everything, then write the execution; what is refused leaves no row.
 
         Args:
             form: the form that the inputs come from; it stands in for the right to execute directly.
+            scheduled: its due times are written in the same transaction, and the principal is whose rights it has.
 
         Raises:
             NotFound: unknown or inactive or foreign organization; unknown workflow.
@@ -101,6 +106,7 @@ class Executions:
             Conflict: the workflow is broken; the idempotency key was used with another body.
             ValidationError: all wrong fields.
             TooManyRequests: the organization's queue is full.
+            AccountedElsewhere: the due time has its row already.
             Unavailable: kernels cannot be enclosed on this machine.
         """
         if organization != models.GLOBAL:
@@ -119,11 +125,64 @@ class Executions:
         self._options.check(snapshot, metadata, organization, values)
         new = _new_execution(principal, organization, snapshot, metadata, values, trigger, rerun_of, form)
         submitted = self._store.submit_execution(
-            new, idempotency=idempotency, queue_limit=self._settings.organization_queue_limit
+            new if scheduled is None else _as_scheduled(new, metadata, scheduled),
+            idempotency=idempotency,
+            queue_limit=self._settings.organization_queue_limit,
+            firing=scheduled.firing if scheduled else None,
+            retried=scheduled.retried if scheduled else None,
         )
         self._signals.notify(submitted.execution.id)
         self.on_pending()
         return submitted
+
+    def check_schedulable(
+        self,
+        principal: Principal,
+        organization: str,
+        workflow: str,
+        parameters: Mapping[str, Any],
+        *,
+        for_all: bool = False,
+    ) -> models.WorkflowMetadata:
+        """The workflow, if this principal may have it run by schedule with these parameters now.
+
+        Args:
+            for_all: in every organization; what their data providers offer is known at each due time only.
+
+        Raises:
+            ValidationError: the workflow is unknown or needs an organization; all wrong parameters.
+            Forbidden, Conflict: as `submit`.
+        """
+        snapshot = self._catalog.current()
+        try:
+            metadata = snapshot.get_workflow(workflow)
+        except errors.NotFound as error:
+            raise errors.ValidationError(
+                error.message, [errors.FieldError("workflow", "unknown", error.message)]
+            ) from None
+        if not for_all:
+            _require_organization(metadata, organization)
+        identity.authorize_execution(principal, organization, metadata, models.Trigger.SCHEDULE)
+        values = params.validate(metadata, parameters)
+        if not for_all:
+            self._options.check(snapshot, metadata, organization, values)
+        return metadata
+
+    def find_flaw(self, workflow: str) -> str | None:
+        """Why this workflow cannot be run at all now: broken or unknown; None when it can."""
+        snapshot = self._catalog.current()
+        try:
+            snapshot.get_workflow(workflow)
+        except errors.Conflict as error:
+            return f"broken workflow: {error.message}"
+        except errors.NotFound:
+            # A module that cannot be loaded takes its workflows' names with it.
+            broken = [one for one in snapshot.description.broken if one.kind == "module"]
+            places = ", ".join(f"{one.source.file}:{one.source.line}" for one in broken)
+            return (
+                f"broken workflow: {workflow!r} is gone and {places} cannot be loaded" if broken else "unknown workflow"
+            )
+        return None
 
     def rerun(self, principal: Principal, execution_id: str) -> contract.Submitted:
         """The same workflow and parameters again, with the code of now. Raises as `get` and `submit` do."""
@@ -291,6 +350,10 @@ class Executions:
         self.get_organization(principal, execution.organization)
         made_by = self._maker_of(execution.caller)
         identity.authorize_approval(principal, execution.organization, execution.caller, made_by=made_by)
+        if execution.acts_for is not None:
+            # Who made the schedule asked for it, whoever's name it runs under.
+            asking = _requester(execution.acts_for)
+            identity.authorize_approval(principal, execution.organization, asking, made_by=self._maker_of(asking))
         return execution
 
     def _maker_of(self, caller: models.Caller) -> str | None:
@@ -337,6 +400,7 @@ class Executions:
         )
         self._signals.notify(execution.id)
         self._signals.notify(signals.over(execution.id))
+        self.on_finished(finished)
         return finished
 
     def _finish_unrun(self, execution: contract.Execution, reason: str) -> contract.Execution:
@@ -415,6 +479,27 @@ def _form_of(original: contract.Execution) -> FormUse | None:
         return None
     lifted = frozenset(name for name, value in original.parameters.items() if value is None)
     return FormUse(name=original.form, sent={}, hidden=original.hidden_inputs, lifted=lifted)
+
+
+def _as_scheduled(
+    new: contract.NewExecution, metadata: models.WorkflowMetadata, scheduled: Scheduled
+) -> contract.NewExecution:
+    retries = metadata.retries if metadata.idempotent else 0
+    return new.model_copy(
+        update={
+            "caller": scheduled.caller,
+            "schedule_id": scheduled.schedule_id,
+            "acts_for": scheduled.acts_for,
+            "retry_of": scheduled.retry_of,
+            "attempt": scheduled.attempt,
+            "retries_left": retries if scheduled.retries_left is None else scheduled.retries_left,
+        }
+    )
+
+
+def _requester(subject: str) -> models.Caller:
+    kind, _, identifier = subject.partition(":")
+    return models.Caller(subject=subject, email=identifier if kind == "user" else None)
 
 
 def _require_organization(metadata: models.WorkflowMetadata, organization: str) -> None:

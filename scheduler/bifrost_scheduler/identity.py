@@ -156,7 +156,8 @@ def authorize_execution(
     Args:
         through_form: the inputs are those of a form that `may_use_form` let the principal use.
 
-    People who are no PlatformAdmins come through forms only; keys execute directly, within their workflows.
+    People who are no PlatformAdmins come through forms and their schedules only; keys execute directly, within their
+    workflows. A schedule takes the permission to manage schedules besides, now as when it was saved.
 
     Raises:
         NotFound: the organization is not the principal's.
@@ -169,7 +170,9 @@ def authorize_execution(
         )
     if principal.workflows is not None and workflow.name not in principal.workflows:
         raise errors.Forbidden(f"this key may not execute workflow {workflow.name!r}")
-    if through_form or trigger is models.Trigger.FORM:
+    if trigger is models.Trigger.SCHEDULE:
+        authorize(principal, Permission.MANAGE_SCHEDULES, organization)
+    elif through_form or trigger is models.Trigger.FORM:
         _require_exposed(principal, workflow)
     else:
         require_direct_execution(principal)

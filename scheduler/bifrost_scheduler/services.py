@@ -47,6 +47,10 @@ from bifrost_scheduler.runner.kernels import KernelSource
 from bifrost_scheduler.runner.outputs import OutputLimits
 from bifrost_scheduler.runner.pool import EnginePool
 from bifrost_scheduler.runner.runner import Runner
+from bifrost_scheduler.schedules.clock import Clock
+from bifrost_scheduler.schedules.derivation import Derivation
+from bifrost_scheduler.schedules.service import Schedules
+from bifrost_scheduler.schedules.ticker import Ticker
 from bifrost_scheduler.secret_store.contract import SecretStore
 from bifrost_scheduler.secret_store.local import LocalSecretStore
 from bifrost_scheduler.sessions import Sessions
@@ -98,11 +102,15 @@ class Services:
     gate: EgressGate
     pool: EnginePool
     runner: Runner
+    schedules: Schedules
+    derivation: Derivation
+    clock: Clock
 
     def start(self) -> None:
         """Begin to run executions and to answer kernels."""
         self.authoring.start()
         self.runner.start()
+        self.clock.start()
         self._teller.start()
 
     def __post_init__(self) -> None:
@@ -112,6 +120,7 @@ class Services:
     def stop(self) -> None:
         """End executions, kernels, workers and the store, in this order; the home is free afterwards."""
         self._stopping = True
+        self.clock.stop()
         self.runner.stop()
         self.authoring.stop()
         self.kernels.close()
@@ -141,6 +150,11 @@ class Services:
         """What `bifrost up` prints so that somebody gets in; None when an administrator can sign in."""
         email = DEV_EMAIL if self.settings.dev else None
         return self.sign_in.opening(OPERATOR, email=email, now=datetime.now(UTC))
+
+    def notice_schedules(self) -> None:
+        """A schedule or a rule has changed: what is due next may be another one."""
+        self.derivation.forget()
+        self.clock.wake()
 
     def check(self) -> None:
         """Raises `Unavailable` when the store or the keys don't work."""
@@ -230,6 +244,8 @@ def build(settings: Settings) -> Services:
     sign_in = SignIn(store, people_sessions, passwords, attempts, has_openid=provider is not None)
     authenticator = Authenticator(store, people_sessions)
     library = FormLibrary(store=store, catalog=catalog)
+    ticker = Ticker(settings=settings, store=store, executions=executions)
+    derivation = Derivation(store=store, catalog=catalog, ticker=ticker)
     services = Services(
         settings=settings,
         home_lock=home_lock,
@@ -263,7 +279,11 @@ def build(settings: Settings) -> Services:
         gate=gate,
         pool=pool,
         runner=late.runner,
+        schedules=Schedules(store=store, executions=executions, ticker=ticker),
+        derivation=derivation,
+        clock=Clock(ticker=ticker, derivation=derivation),
     )
+    _tie_clock(services)
     _accept_operator(services)
     if settings.dev:
         _prepare_development(services)
@@ -277,6 +297,11 @@ def openid_provider(settings: Settings) -> OpenIdProvider | None:
     if settings.oidc_issuer is None or settings.oidc_client_id is None:
         return None
     return OpenIdProvider(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+
+
+def _tie_clock(services: Services) -> None:
+    services.executions.on_finished = services.clock.execution_finished
+    services.schedules.on_change = services.notice_schedules
 
 
 def kernel_limits(settings: Settings) -> sandbox.Limits:

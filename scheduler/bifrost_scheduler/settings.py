@@ -76,6 +76,15 @@ class Settings(BaseSettings):
     sync_wait_seconds: float = Field(default=30.0, gt=0)
     """How long a synchronous call waits in the queue before it is answered with 202."""
 
+    schedule_horizon_seconds: float = Field(default=86_400.0, ge=0)
+    """How far back due times at which no scheduler ran are caught up; older ones are missed."""
+
+    schedule_wait_seconds: float = Field(default=300.0, ge=0)
+    """How long a due time waits for room in its organization's queue, or for kernels, before it is skipped."""
+
+    schedule_retry_seconds: float = Field(default=30.0, gt=0)
+    """Time before the first retry of a scheduled execution; each further one takes twice as long, an hour at most."""
+
     grace_seconds: float = Field(default=5.0, ge=0)
     """Time between the interrupt at an execution's deadline and the kill."""
 

@@ -51,6 +51,7 @@ class Expected(NamedTuple):
     developer: int
     where: str = "header"
     body: dict[str, Any] | None = None
+    query: str = ""
     user: int | None = None
     admin: int | None = None
 
@@ -67,6 +68,8 @@ CONNECTION = {"oauth_flow_type": "client_credentials", "client_id": "client"}
 PASSWORDS = {"current": "wrong horse battery", "new": "correct horse battery"}
 OPENID = {"binding": "x", "redirect_uri": "x", "query": {}}
 SETUP = {"token": "wrong", "email": "a@example.com", "name": "Ada", "password": "correct horse battery"}
+DAY = "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z"
+SCHEDULE = {"workflow": "nothing", "cron": "0 9 * * 1"}
 
 EXPECTED = {
     "POST /api/workflows/{name}": Expected(200, 403, 200, 200, body={}, user=403, admin=403),
@@ -122,6 +125,20 @@ EXPECTED = {
     "PUT /api/connections/{name}": Expected(403, 403, 200, 200, body=CONNECTION),
     "GET /api/connections": Expected(403, 403, 200, 200),
     "DELETE /api/connections/{name}": Expected(403, 403, 204, 204),
+    "GET /api/schedules": Expected(200, 200, 200, 200),
+    "PUT /api/schedules/{name}": Expected(403, 403, 200, 200, body=SCHEDULE),
+    "PATCH /api/schedules/{name}": Expected(403, 403, 200, 200, body={"timezone": "Europe/Zagreb"}),
+    "GET /api/schedules/{name}": Expected(200, 200, 200, 200),
+    "DELETE /api/schedules/{name}": Expected(403, 403, 204, 204),
+    "GET /api/schedules/{name}/next": Expected(200, 200, 200, 200),
+    "GET /api/schedules/{name}/history": Expected(200, 200, 200, 200),
+    "GET /api/schedules/{name}/versions": Expected(200, 200, 200, 200),
+    "POST /api/schedules/{name}/pause": Expected(403, 403, 200, 200),
+    "POST /api/schedules/{name}/resume": Expected(403, 403, 200, 200),
+    "POST /api/schedules/{name}/run": Expected(403, 403, 202, 202),
+    "GET /api/schedule-calendar": Expected(
+        200, 200, 200, 200, query="?since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z"
+    ),
     "POST /api/authoring-sessions": Expected(403, 403, 403, 201, "nothing", {}),
     "GET /api/health": Expected(200, 200, 200, 200, "nothing"),
     "GET /metrics": Expected(403, 403, 403, 200, "nothing"),
@@ -224,6 +241,7 @@ def furnish(
             "secrets": {"value": "long-enough"},
             "connections": CONNECTION,
             "forms": FORM,
+            "schedules": SCHEDULE,
         }.items():
             if f"/{kind}/" in route.replace("/form-definitions/", "/forms/"):
                 one.put(f"/api/{kind}/known", json=body).raise_for_status()
@@ -242,7 +260,9 @@ def ask(client: Callable[..., httpx.Client]) -> Callable[..., httpx.Response]:
         if expected.where == "body" and body is not None:
             body = {**body, **_bound(route, things.organization)}
         header = things.organization if expected.where == "header" else None
-        return client(key, header).request(route.partition(" ")[0], path or things.path(route), json=body)
+        return client(key, header).request(
+            route.partition(" ")[0], (path or things.path(route)) + expected.query, json=body
+        )
 
     return make
 
@@ -324,7 +344,8 @@ def test_organizations_of_any_shape(
     things = Things("test-org-active", "nothing", "nobody")
     one = client(new_key("test-org-active", permissions=PERMISSIONS["full"]))
     headers = {"X-Organization-Id": organization.encode()}
-    response = one.request(route.partition(" ")[0], things.path(route), json=known(route).body, headers=headers)
+    path = things.path(route) + known(route).query
+    response = one.request(route.partition(" ")[0], path, json=known(route).body, headers=headers)
     assert response.status_code in ((200, 400, 403, 404) if not organization else (404,)), response.text
 
 

@@ -16,7 +16,7 @@ import typer
 
 from bifrost_scheduler import __version__
 from bifrost_scheduler.cli import client as clients
-from bifrost_scheduler.cli import doctor, executions, forms, people
+from bifrost_scheduler.cli import doctor, executions, forms, people, schedules
 from bifrost_scheduler.cli.client import Client, address
 from bifrost_scheduler.cli.options import AsJson, GlobalScope, Organization, scope_of
 from bifrost_scheduler.cli.output import print_fields, print_json, print_table
@@ -36,6 +36,7 @@ connections = typer.Typer(no_args_is_help=True, help="OAuth connections.")
 for name, group in {
     "executions": executions.app,
     "forms": forms.app,
+    "schedules": schedules.app,
     "orgs": orgs,
     "users": people.users,
     "roles": people.roles,

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import models
-from bifrost_scheduler.store import form_contract, people_contract, session_contract
+from bifrost_scheduler.store import form_contract, people_contract, schedule_contract, session_contract
 
 Frozen = models.Frozen
 
@@ -120,6 +120,13 @@ class NewExecution(Frozen):
     hidden_inputs: tuple[str, ...] = ()
     """Inputs that the form bound, and that whoever filled it in must not see."""
     created_at: AwareDatetime
+    schedule_id: str | None = None
+    acts_for: str | None = None
+    """Whose rights it has where that is not the caller: the subject who saved the schedule."""
+    retry_of: str | None = None
+    """The first execution of the same due time."""
+    attempt: int = 0
+    retries_left: int = 0
 
 
 class Execution(NewExecution):
@@ -237,7 +244,12 @@ class Submitted(Frozen):
     """True when an earlier submit with the same idempotency key made it."""
 
 
-class Store(people_contract.PeopleStore, session_contract.SessionStore, form_contract.FormStore):
+class Store(
+    people_contract.PeopleStore,
+    session_contract.SessionStore,
+    form_contract.FormStore,
+    schedule_contract.ScheduleStore,
+):
     """The only way to the database."""
 
     @abstractmethod
@@ -367,12 +379,18 @@ class Store(people_contract.PeopleStore, session_contract.SessionStore, form_con
         *,
         idempotency: Idempotency | None = None,
         queue_limit: int,
+        firing: schedule_contract.Firing | None = None,
+        retried: str | None = None,
     ) -> Submitted:
         """Insert a row, its first status event (`{"status": …}`), and its idempotency key, all or nothing.
+
+        With `firing`, the due times of that step are written and the schedule moves on in the same transaction; with
+        `retried`, what retries that execution has left are used up in it.
 
         Raises:
             TooManyRequests: the organization has `queue_limit` rows in `pending` already.
             Conflict: the idempotency key is known (younger than 24 h) with another body.
+            AccountedElsewhere: the due time has its row already, or the retry its execution.
         """
 
     @abstractmethod

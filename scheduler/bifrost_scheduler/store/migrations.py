@@ -277,3 +277,89 @@ def forms(db: Database) -> None:
     db.execute("CREATE INDEX drafts_by_age ON drafts (updated_at)")
     db.execute("ALTER TABLE executions ADD COLUMN form TEXT")
     db.execute("ALTER TABLE executions ADD COLUMN hidden_inputs TEXT NOT NULL DEFAULT '[]'")
+
+
+@migrations()
+def schedules(db: Database) -> None:
+    for column in (
+        "schedule_id TEXT",
+        "acts_for TEXT",
+        "retry_of TEXT",
+        "attempt INTEGER NOT NULL DEFAULT 0",
+        "retries_left INTEGER NOT NULL DEFAULT 0",
+    ):
+        db.execute(f"ALTER TABLE executions ADD COLUMN {column}")
+    db.execute(
+        "CREATE INDEX executions_of_schedule ON executions (schedule_id, id) "
+        "WHERE completed_at IS NULL AND schedule_id IS NOT NULL"
+    )
+    db.execute(
+        "CREATE INDEX executions_to_retry ON executions (completed_at) "
+        "WHERE retries_left > 0 AND status IN ('failed', 'timeout', 'crashed')"
+    )
+    db.execute(
+        """
+        CREATE TABLE schedules (
+            id TEXT PRIMARY KEY NOT NULL,
+            organization TEXT NOT NULL,
+            name TEXT NOT NULL,
+            origin TEXT NOT NULL,
+            rule_id TEXT,
+            derived INTEGER NOT NULL,
+            version INTEGER NOT NULL,
+            saved_by TEXT NOT NULL,
+            saved_at TEXT NOT NULL,
+            paused_at TEXT,
+            paused_by TEXT,
+            accounted_until TEXT NOT NULL,
+            wake_at TEXT,
+            created_at TEXT NOT NULL,
+            deleted_at TEXT,
+            definition TEXT NOT NULL
+        ) STRICT
+        """
+    )
+    db.execute("CREATE UNIQUE INDEX schedules_by_name ON schedules (organization, name) WHERE deleted_at IS NULL")
+    db.execute("CREATE INDEX schedules_by_wake ON schedules (wake_at) WHERE wake_at IS NOT NULL AND deleted_at IS NULL")
+    db.execute("CREATE INDEX schedules_derived ON schedules (derived) WHERE derived = 1 AND deleted_at IS NULL")
+    db.execute(
+        """
+        CREATE TABLE schedule_versions (
+            schedule_id TEXT NOT NULL REFERENCES schedules (id),
+            version INTEGER NOT NULL,
+            change TEXT NOT NULL,
+            at TEXT NOT NULL,
+            by TEXT NOT NULL,
+            definition TEXT NOT NULL,
+            PRIMARY KEY (schedule_id, version)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    # The primary key is the lock: whoever ticks, a due time has one row.
+    db.execute(
+        """
+        CREATE TABLE due_times (
+            schedule_id TEXT NOT NULL REFERENCES schedules (id),
+            organization TEXT NOT NULL,
+            due_at TEXT NOT NULL,
+            planned_at TEXT NOT NULL,
+            outcome TEXT NOT NULL,
+            reason TEXT,
+            execution_id TEXT,
+            decided_at TEXT NOT NULL,
+            PRIMARY KEY (schedule_id, due_at)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE INDEX due_times_by_organization ON due_times (organization, due_at)")
+    db.execute("CREATE UNIQUE INDEX due_times_by_execution ON due_times (execution_id) WHERE execution_id IS NOT NULL")
+    db.execute(
+        """
+        CREATE TABLE stretches (
+            owner TEXT NOT NULL,
+            started_at TEXT NOT NULL,
+            until_at TEXT NOT NULL,
+            PRIMARY KEY (owner, started_at)
+        ) STRICT, WITHOUT ROWID
+        """
+    )

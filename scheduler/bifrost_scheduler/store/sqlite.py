@@ -22,6 +22,8 @@ from bifrost_kernel import errors, models
 from bifrost_scheduler.store import contract, form_contract, forms, history, lifecycle, people, rows, sessions
 from bifrost_scheduler.store.migrations import migrations
 from bifrost_scheduler.store.readers import Readers
+from bifrost_scheduler.store.schedule_contract import Firing
+from bifrost_scheduler.store.schedules import SqliteSchedules, account, take_retry
 from bifrost_scheduler.store.statements import insert, returned
 from bifrost_scheduler.store.writer import Writer, public_error
 
@@ -32,7 +34,7 @@ OPTIONS_KEPT = timedelta(hours=24)
 TOUCH_EVERY = timedelta(minutes=1)
 
 
-class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, contract.Store):
+class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, SqliteSchedules, contract.Store):
     def __init__(
         self, path: Path, *, sign: Callable[[str], str] | None = None, busy_timeout_seconds: float = 5.0
     ) -> None:
@@ -235,8 +237,18 @@ class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, contract.Store):
         *,
         idempotency: contract.Idempotency | None = None,
         queue_limit: int,
+        firing: Firing | None = None,
+        retried: str | None = None,
     ) -> contract.Submitted:
-        return self._writer.run(lambda db: lifecycle.submit(db, new, idempotency, queue_limit=queue_limit))
+        def operation(db: Database) -> contract.Submitted:
+            submitted = lifecycle.submit(db, new, idempotency, queue_limit=queue_limit)
+            if firing is not None:
+                account(db, firing, new.id)
+            if retried is not None:
+                take_retry(db, retried)
+            return submitted
+
+        return self._writer.run(operation)
 
     def find_replay(
         self, organization: str, workflow: str, idempotency: contract.Idempotency, *, now: datetime

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
@@ -114,6 +115,18 @@ def decode_position(cursor: str | None, of: str) -> int:
     if not (last.isascii() and last.isdecimal() and len(last) <= MAX_POSITION_DIGITS):
         raise _wrong_cursor()
     return int(last)
+
+
+def decode_instant(cursor: str | None, of: str) -> datetime | None:
+    """The instant of the last row of the page before, in lists that go by time. Raises as above."""
+    last = decode_cursor(cursor, of)
+    try:
+        instant = None if last is None else datetime.fromisoformat(last)
+    except ValueError as error:
+        raise _wrong_cursor() from error
+    if instant is not None and instant.tzinfo is None:
+        raise _wrong_cursor()
+    return instant
 
 
 def _mark(of: str) -> str:
