@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from bifrost_kernel import errors, models
 from bifrost_scheduler.openid_provider import Claims, OpenIdProvider, Refused
-from bifrost_scheduler.sessions import Source, sha256
+from bifrost_scheduler.sessions import Source, next_epoch, sha256
 from bifrost_scheduler.settings import LOOPBACK_HOSTS, Settings
 from bifrost_scheduler.sign_in import WINDOW, SignedIn, SignIn
 from bifrost_scheduler.store import contract
@@ -135,7 +135,8 @@ class OpenId:
             known = User(email=email, name=_shown(name) or email, created_at=now)
         if known.subject is not None:
             raise Refused("another account")
-        return known.model_copy(update={"issuer": issuer, "subject": subject})
+        # Whoever made this user before its person came could have kept a password, a link or a session.
+        return next_epoch(known.model_copy(update={"issuer": issuer, "subject": subject, "password_hash": None}))
 
     def _check_redirect(self, redirect_uri: str) -> None:
         if _origin_of(redirect_uri) not in self._origins() or {"?", "#"} & set(redirect_uri):

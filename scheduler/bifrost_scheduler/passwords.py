@@ -36,7 +36,8 @@ class Passwords:
         workers = threads or max(1, (os.cpu_count() or 2) // 2)
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="passwords")
         self._places = threading.BoundedSemaphore(workers + waiting)
-        self._nobodys: str | None = None
+        # First in line, so that the first unknown person waits no longer than the next one.
+        self._nobodys = self._pool.submit(_HASHER.hash, secrets.token_urlsafe())
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -51,12 +52,7 @@ class Passwords:
         Raises:
             Unavailable: too many wait.
         """
-        return self._run(lambda: _verify(stored or self._nobodys_hash(), password)) and stored is not None
-
-    def _nobodys_hash(self) -> str:
-        if self._nobodys is None:
-            self._nobodys = _HASHER.hash(secrets.token_urlsafe())
-        return self._nobodys
+        return self._run(lambda: _verify(stored or self._nobodys.result(), password)) and stored is not None
 
     def _run(self, work: Callable[[], T]) -> T:
         if not self._places.acquire(blocking=False):

@@ -161,6 +161,21 @@ def test_the_account_counts_after_the_first_time(begin: Any, finish: Any, invite
         assert (answer.status_code, answer.json().get("user", {}).get("email")) == (status, email)
 
 
+def test_who_was_here_before(begin: Any, finish: Any, invite: Any, with_openid: Any) -> None:
+    """The first sign-in at the provider ends passwords, links and sessions of whoever made the user before."""
+    email, password = "fay@example.com", "correct horse battery"
+    invite(email)
+    with with_openid.open() as admin, with_openid.open(None) as one:
+        link = admin.post(f"/api/users/{email}/link").json()["token"]
+        token = one.post("/api/sessions", json={"link": link, "password": password}).json()["token"]
+        left = admin.post(f"/api/users/{email}/link").json()["token"]
+        begun = begin()
+        assert finish(begun, browse(begun["authorization_url"], f"fay,{email},true")).status_code == 201
+        assert one.get("/api/workflows", headers={"x-functions-key": token}).status_code == 401
+        for body in ({"email": email, "password": password}, {"link": left}):
+            assert one.post("/api/sessions", json=body).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("person", "reason"),
     [
