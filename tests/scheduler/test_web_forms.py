@@ -10,10 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from bifrost_scheduler import ledger
-from bifrost_scheduler.services import OPERATOR
-from bifrost_scheduler.store import contract
-
 HIDDEN = "hidden-4711"
 Client = Callable[..., httpx.Client]
 
@@ -74,31 +70,26 @@ def hiring(admin: httpx.Client) -> str:
 
 
 @pytest.fixture
-def person(control_plane: Any) -> Callable[..., str]:
-    """Store a person with roles by organization; gives the email."""
+def person(client: Client) -> Callable[..., str]:
+    """Make a person with roles by organization, or give other roles to the one that there is; gives the email."""
 
     def make(email: str, **roles: tuple[str, ...]) -> str:
-        user = contract.User(email=email, name=email, roles=roles, created_at=datetime.now(UTC))
-        control_plane.services.store.put_user(user, audit=ledger.audit(OPERATOR, "user.create", target=email))
+        held = {organization: list(names) for organization, names in roles.items()}
+        made = client().post("/api/users", json={"email": email, "name": email, "roles": held})
+        if made.status_code == 409:
+            made = client().patch(f"/api/users/{email}", json={"roles": held})
+        made.raise_for_status()
         return email
 
     return make
 
 
 @pytest.fixture
-def user(control_plane: Any, client: Client, person: Callable[..., str], organization: str) -> httpx.Client:
+def user(client: Client, person: Callable[..., str], sign_in: Callable[..., str], organization: str) -> httpx.Client:
     """A person who may fill in forms in the test's own organization, and nothing else."""
-    return _signed_in(control_plane, client, person(f"user@{organization}.test", **{organization: ("WorkflowUser",)}))(
-        organization
+    return client(
+        sign_in(person(f"user@{organization}.example.com", **{organization: ("WorkflowUser",)})), organization
     )
-
-
-def _signed_in(control_plane: Any, client: Client, email: str) -> Callable[[str], httpx.Client]:
-    services, key = control_plane.services, f"session-of-{email}"
-    services.authenticator.accept(
-        key, services.authenticator.find_person(email, session_id=None, now=datetime.now(UTC))
-    )
-    return lambda organization: client(key, organization)
 
 
 def names(answer: httpx.Response) -> set[str]:
@@ -116,9 +107,10 @@ def test_every_workflow_has_a_form(user: httpx.Client) -> None:
     assert form["schema"]["required"] == ["text"]
 
 
-def test_the_example_form_replaces_the_automatic_one(user: httpx.Client) -> None:
-    """The workspace's form of the workflow's name stands in its place, in its own words and order."""
-    form = user.get("/api/forms/onboard_new_user").raise_for_status().json()
+def test_the_example_form_stands_beside_the_automatic_one(user: httpx.Client) -> None:
+    """The workspace's form of a name of its own asks for the same inputs in its own words and order."""
+    assert user.get("/api/forms/onboard_new_user").json()["source"] == "automatic"
+    form = user.get("/api/forms/new_colleague").raise_for_status().json()
     assert (form["source"], form["submit_label"]) == ("workspace", "Onboard")
     assert form["fields"][0]["name"] == "first_name"
     assert form["fields"][-1]["widget"] == "combobox"
@@ -126,10 +118,10 @@ def test_the_example_form_replaces_the_automatic_one(user: httpx.Client) -> None
 
 def test_the_list_says_what_replaces_what(admin: httpx.Client, user: httpx.Client) -> None:
     """The organization's own form comes before the workspace's; the list names both."""
-    admin.put("/api/forms/onboard_new_user", json={"workflow": "onboard_new_user", "title": "Ours"}).raise_for_status()
+    admin.put("/api/forms/new_colleague", json={"workflow": "onboard_new_user", "title": "Ours"}).raise_for_status()
     listed = {item["name"]: item for item in user.get("/api/forms", params={"limit": 200}).json()["items"]}
-    assert listed["onboard_new_user"]["title"] == "Ours"
-    assert (listed["onboard_new_user"]["source"], listed["onboard_new_user"]["replaces"]) == ("store", "workspace")
+    assert listed["new_colleague"]["title"] == "Ours"
+    assert (listed["new_colleague"]["source"], listed["new_colleague"]["replaces"]) == ("store", "workspace")
     assert "unexposed" not in listed
 
 
@@ -455,7 +447,7 @@ def test_a_form_session_fills_in_its_form(session: Callable[..., httpx.Client], 
     assert page.get(hiring).json()["organization"]["id"] == organization
     assert page.post(f"{hiring}/options/city", json={}).status_code == 200
     assert page.put(f"{hiring}/draft", json={"name": "A"}).status_code == 200
-    assert page.post(hiring, json=FILLED).json()["caller"]["subject"] == f"user:user@{organization}.test"
+    assert page.post(hiring, json=FILLED).json()["caller"]["subject"] == f"user:user@{organization}.example.com"
 
 
 def test_a_form_session_is_good_for_nothing_else(
@@ -474,18 +466,16 @@ def test_a_form_session_is_good_for_nothing_else(
 
 def test_a_form_session_ends(
     session: Callable[..., httpx.Client],
-    control_plane: Any,
+    client: Client,
     person: Callable[..., str],
     hiring: str,
     organization: str,
 ) -> None:
     """With the right to use the form, and with the person; also for a token that is altered."""
     page = session()
-    email = person(f"user@{organization}.test", **{organization: ("ReadOnlyUser",)})
+    email = person(f"user@{organization}.example.com", **{organization: ("ReadOnlyUser",)})
     assert page.get(hiring).status_code == 403
-    store = control_plane.services.store
-    off = store.find_user(email).model_copy(update={"active": False})
-    store.put_user(off, audit=ledger.audit(OPERATOR, "user.change", target=email))
+    client().patch(f"/api/users/{email}", json={"disabled": True}).raise_for_status()
     assert page.get(hiring).status_code == 401
     page.headers["Authorization"] = page.headers["Authorization"][:-4] + "AAAA"
     assert page.get(hiring).status_code == 401
@@ -494,7 +484,7 @@ def test_a_form_session_ends(
 def test_a_form_session_lasts_an_hour(control_plane: Any, person: Callable[..., str], organization: str) -> None:
     """To the second; time is what the caller says it is."""
     sessions, now = control_plane.services.form_sessions, datetime.now(UTC)
-    email = person(f"hour@{organization}.test", **{organization: ("WorkflowUser",)})
+    email = person(f"hour@{organization}.example.com", **{organization: ("WorkflowUser",)})
     principal = control_plane.services.authenticator.find_person(email, session_id=None, now=now)
     token, _ = sessions.open(principal, organization=organization, form="echo", now=now)
     assert sessions.find(token, now=now + timedelta(minutes=59))[1].email == email
@@ -519,9 +509,9 @@ def test_definitions_are_for_managers(
 def test_definitions_of_the_workspace_are_read_only(client: Client) -> None:
     """They are listed with GLOBAL, a broken one with its reason; to delete one is to change the file."""
     listed = {row["name"]: row for row in client().get("/api/form-definitions?scope=GLOBAL").json()["items"]}
-    assert (listed["onboard_new_user"]["source"], listed["onboard_new_user"]["broken"]) == ("workspace", None)
+    assert (listed["new_colleague"]["source"], listed["new_colleague"]["broken"]) == ("workspace", None)
     assert listed["wrong"]["broken"].startswith("forms/wrong.yaml:2")
-    assert client().delete("/api/forms/onboard_new_user?scope=GLOBAL").status_code == 404
+    assert client().delete("/api/forms/new_colleague?scope=GLOBAL").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ async def _serve(services: Services) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
+        # Whoever connects from this machine could name any address; our own portal shows a key for that.
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=round(settings.shutdown_seconds * 0.75),
         timeout_keep_alive=30,
