@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from IPython import get_ipython
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
@@ -39,6 +40,19 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         return
     shell.register_magics(BifrostMagics(shell, session))
     session.adopt(shell)
+
+
+def current_session() -> Session:
+    """The authoring session of the kernel that this runs in, for widgets.
+
+    Raises:
+        Unavailable: this is no Bifrost kernel, and the extension is not loaded.
+    """
+    shell = get_ipython()
+    magics = shell.magics_manager.registry.get("BifrostMagics") if shell is not None else None
+    if not isinstance(magics, BifrostMagics):
+        raise errors.Unavailable('This needs the kernel "Bifrost (Python 3)", or `%load_ext bifrost_kernel` before it.')
+    return magics.session
 
 
 class Session:
@@ -122,7 +136,7 @@ class BifrostMagics(Magics):
     def __init__(self, shell: InteractiveShell, session: Session) -> None:
         super().__init__(shell)
         self._shell = shell
-        self._session = session
+        self.session = session
 
     @line_magic
     def bifrost(self, line: str) -> Any:
@@ -147,26 +161,26 @@ class BifrostMagics(Magics):
             raise UsageError(error.message) from None
 
     def _show_session(self, rest: list[str]) -> Table:
-        organization, caller = self._session.state["organization"], self._session.state["caller"]
+        organization, caller = self.session.state["organization"], self.session.state["caller"]
         return Table(
             ["Organization", "Author", "Workspace"],
             [
                 [
                     f"{organization['name']} ({organization['id']})",
                     caller["email"] or caller["name"] or caller["subject"],
-                    self._session.state["workspace"],
+                    self.session.state["workspace"],
                 ]
             ],
         )
 
     def _organization(self, rest: list[str]) -> Table:
         if rest:
-            self._session.use(rest[0])
-            self._session.adopt(self._shell)
+            self.session.use(rest[0])
+            self.session.adopt(self._shell)
         return self._show_session([])
 
     def _workflows(self, rest: list[str]) -> Table:
-        listed = self._session.broker.call("list_workflows")
+        listed = self.session.broker.call("list_workflows")
         columns = ("name", "category", "execution_mode", "description")
         rows = [[row[column] for column in columns] for row in listed["workflows"]]
         broken = [
@@ -177,7 +191,7 @@ class BifrostMagics(Magics):
 
     def _executions(self, rest: list[str]) -> Table:
         limit = int(rest[0]) if rest and rest[0].isdecimal() else 20
-        rows = self._session.broker.call("list_executions", limit=limit)
+        rows = self.session.broker.call("list_executions", limit=limit)
         cells = [
             [row["execution_id"], row["workflow_name"], row["status"], row["duration_ms"], row["created_at"]]
             for row in rows
@@ -187,7 +201,7 @@ class BifrostMagics(Magics):
     def _run(self, rest: list[str]) -> Any:
         if not rest:
             raise UsageError("Name a workflow: %bifrost run NAME key=value …")
-        envelope = self._session.broker.call("run", workflow=rest[0], parameters=_inputs(rest[1:], self._shell.user_ns))
+        envelope = self.session.broker.call("run", workflow=rest[0], parameters=_inputs(rest[1:], self._shell.user_ns))
         if envelope["status"] in ("success", "completed_with_errors"):
             print(f"{envelope['status']} in {envelope['duration_ms']} ms: {envelope['execution_id']}")  # noqa: T201
             return envelope["result"]

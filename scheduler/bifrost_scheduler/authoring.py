@@ -23,6 +23,7 @@ from bifrost_scheduler.broker import EXECUTION_OPERATIONS, Arguments, BrokerPart
 from bifrost_scheduler.catalog import Catalog
 from bifrost_scheduler.envelopes import envelope
 from bifrost_scheduler.executions import Executions
+from bifrost_scheduler.form_desk import FormDesk
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.store import contract
 from bifrost_scheduler.tokens import Grant
@@ -46,11 +47,13 @@ class Authoring:
         *,
         parts: BrokerParts,
         executions: Executions,
+        forms: FormDesk,
         catalog: Catalog,
         folder_prefix: str,
     ) -> None:
         self.parts = parts
         self.executions = executions
+        self.forms = forms
         self.catalog = catalog
         self._folder_prefix = folder_prefix
         self._sessions: dict[str, Session] = {}
@@ -187,6 +190,44 @@ class AuthoringDoor(Door):
         )
         return envelope(self._wait(submitted.execution)).model_dump(mode="json")
 
+    def get_form(self, arguments: Arguments) -> dict[str, Any]:
+        form = self._authoring.forms.show(self._session.principal, self._session.organization, _text(arguments, "form"))
+        return form.model_dump(mode="json", by_alias=True)
+
+    def ask_options(self, arguments: Arguments) -> dict[str, Any]:
+        cached = self._authoring.forms.options(
+            self._session.principal,
+            self._session.organization,
+            _text(arguments, "form"),
+            _text(arguments, "field"),
+            _object(arguments, "values"),
+            refresh=arguments.get("refresh") is True,
+        )
+        return {
+            "items": [one.model_dump(mode="json") for one in cached.options],
+            "cached_at": cached.cached_at.isoformat(),
+        }
+
+    def submit_form(self, arguments: Arguments) -> dict[str, Any]:
+        submitted = self._authoring.forms.submit(
+            self._session.principal,
+            self._session.organization,
+            _text(arguments, "form"),
+            _object(arguments, "values"),
+            idempotency_key=_text(arguments, "key"),
+        )
+        return envelope(submitted.execution).model_dump(mode="json")
+
+    def follow(self, arguments: Arguments) -> dict[str, Any]:
+        after = arguments.get("after", 0)
+        if not isinstance(after, int):
+            raise errors.ValidationError("The argument 'after' is the number of an event.")
+        # The status first: what is over has all its events when they are listed.
+        execution = self._authoring.executions.get(self._session.principal, _text(arguments, "execution_id"))
+        events = self._parts.store.list_events(execution.id, after=after)
+        shown = envelope(execution).model_dump(mode="json")
+        return {"execution": shown, "events": [event.flat() for event in events]}
+
     def _wait(self, execution: contract.Execution) -> contract.Execution:
         ended = threading.Event()
         with self._parts.signals.subscribed(signals.over(execution.id), ended.set):
@@ -201,9 +242,33 @@ AUTHORING_OPERATIONS: Mapping[str, Operation] = {
     **EXECUTION_OPERATIONS,
     **{
         name: getattr(AuthoringDoor, name)
-        for name in ("session", "use_organization", "list_workflows", "list_executions", "run")
+        for name in (
+            "session",
+            "use_organization",
+            "list_workflows",
+            "list_executions",
+            "run",
+            "get_form",
+            "ask_options",
+            "submit_form",
+            "follow",
+        )
     },
 }
+
+
+def _text(arguments: Arguments, name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise errors.ValidationError(f"The argument {name!r} has to be text.")
+    return value
+
+
+def _object(arguments: Arguments, name: str) -> dict[str, Any]:
+    value = arguments.get(name)
+    if not isinstance(value, dict):
+        raise errors.ValidationError(f"The argument {name!r} has to be an object.")
+    return value
 
 
 def _subject(session: Session) -> Grant:

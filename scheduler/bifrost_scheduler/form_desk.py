@@ -15,6 +15,7 @@ from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.drafts import Drafts, DraftValues
 from bifrost_scheduler.executions import Executions, FormUse
 from bifrost_scheduler.form_library import FormLibrary
+from bifrost_scheduler.form_view import FormOrganization, FormView
 from bifrost_scheduler.forms import Form
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.options import Options
@@ -63,6 +64,28 @@ class FormDesk:
         if form.workflow.requires_org and organization == models.GLOBAL:
             raise errors.ValidationError(f"The form {name!r} needs an organization: name it in X-Organization-Id.")
         return form
+
+    def show(self, principal: Principal, organization: str, name: str) -> FormView:
+        """The form as it is drawn: its fields, their choices as far as they are known. Raises as `get`."""
+        form = self.get(principal, organization, name)
+        found = self._executions.get_organization(principal, organization)
+        return FormView(
+            name=form.name,
+            title=form.title,
+            text=form.text,
+            category=form.category,
+            workflow=form.definition.workflow,
+            source=form.source,
+            organization=FormOrganization(id=found.id, name=found.name),
+            submit_label=form.definition.submit_label,
+            success_text=form.definition.success_text,
+            requires_approval=form.workflow is not None and form.workflow.requires_approval,
+            schema=forms.schema(form),
+            fields=self.fields(organization, form),
+            prefill=list(form.definition.prefill),
+            code_hash=self.code_hash(),
+            version=form.version,
+        )
 
     def fields(self, organization: str, form: Form) -> list[forms.Field]:
         """The fields to draw, with the options that are known already."""

@@ -246,6 +246,13 @@ def build(settings: Settings) -> Services:
     library = FormLibrary(store=store, catalog=catalog)
     ticker = Ticker(settings=settings, store=store, executions=executions)
     derivation = Derivation(store=store, catalog=catalog, ticker=ticker)
+    form_desk = FormDesk(
+        catalog=catalog,
+        library=library,
+        options=options,
+        executions=executions,
+        drafts=Drafts(store=store, secrets=secret_store),
+    )
     services = Services(
         settings=settings,
         home_lock=home_lock,
@@ -255,13 +262,7 @@ def build(settings: Settings) -> Services:
         options=options,
         executions=executions,
         execution_inputs=ExecutionInputs(executions=executions, catalog=catalog, store=store, secrets=secret_store),
-        forms=FormDesk(
-            catalog=catalog,
-            library=library,
-            options=options,
-            executions=executions,
-            drafts=Drafts(store=store, secrets=secret_store),
-        ),
+        forms=form_desk,
         form_definitions=FormAdministration(store=store, catalog=catalog, library=library),
         form_sessions=FormSessions(secrets=secret_store, authenticator=authenticator),
         records=records,
@@ -272,7 +273,7 @@ def build(settings: Settings) -> Services:
         sign_in=sign_in,
         openid=OpenId(store, sign_in, provider, settings),
         authenticator=authenticator,
-        authoring=Authoring(parts=parts, executions=executions, catalog=catalog, folder_prefix=prefix),
+        authoring=Authoring(parts=parts, executions=executions, forms=form_desk, catalog=catalog, folder_prefix=prefix),
         signals=notices,
         metrics=metrics,
         kernels=kernels,

@@ -24,6 +24,7 @@ PATHS = (
     "/runs/01a203e3-0ad3-752e-9e04-fa72d82ffc35/record",
     "/runs/01a203e3-0ad3-752e-9e04-fa72d82ffc35/result.json",
     "/approvals",
+    "/schedules",
     "/account",
     "/api/kernels/d222a61f-7906-4e61-ad1c-206eea6a76b8",
     "/api/kernels/d222a61f-7906-4e61-ad1c-206eea6a76b8/channels",

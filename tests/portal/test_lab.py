@@ -110,3 +110,31 @@ def test_lab_ends_with_the_control_plane(control_plane_client: httpx.Client, tmp
         lifeline.close()
         assert process.wait(timeout=30) is not None
         assert not psutil.wait_procs(kernels, timeout=30)[1]
+
+
+def test_the_same_form_in_a_notebook(kernel: Kernel) -> None:
+    """`BifrostForm` shows a workflow's form beneath the cell, with the fields of the chosen organization."""
+    shown = kernel.run(
+        "from bifrost_portal.form_widget import BifrostForm\n"
+        "form = BifrostForm('hello_world')\n"
+        "[field['name'] for field in form.spec['fields']], form.spec['organization']['id']"
+    )
+    assert "['name', 'language'], 'test-org-active'" in shown
+    assert "there is no form" in kernel.run("BifrostForm('nobody')").lower()
+
+
+def test_a_form_in_a_notebook_runs_its_workflow(kernel: Kernel, control_plane_client: httpx.Client) -> None:
+    """What the browser's half sends is checked, submitted once for each key, and followed to its end."""
+    name, key = f"Form {uuid.uuid4().hex}", uuid.uuid4().hex
+    kernel.run(
+        "from bifrost_portal.form_widget import AuthoringBackend, FormRefused\n"
+        "backend = AuthoringBackend('hello_world')\n"
+        f"answers = [backend.submit({{'name': {name!r}}}, {key!r})['execution_id'] for _ in range(2)]"
+    )
+    assert "True" in kernel.run("len(set(answers)) == 1")
+    told = kernel.run("list(backend.follow(answers[0]))")
+    assert "Generating greeting" in told
+    assert "'over'" in told
+    assert "Name is required" in kernel.run("try: backend.submit({}, 'k')\nexcept FormRefused as e: print(e.fields)")
+    newest = control_plane_client.get("/api/executions", params={"text": name}).json()["items"]
+    assert [(one["trigger"], one["status"]) for one in newest] == [("form", "success")]

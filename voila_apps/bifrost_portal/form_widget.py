@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +19,12 @@ import httpx
 import traitlets
 from comm import get_comm_manager
 
+from bifrost_kernel import errors, extension, models
+from bifrost_portal import results
+
 Json = dict[str, Any]
 
+FOLLOW_SECONDS = 0.3
 ASSETS = Path(__file__).parent / "static"
 FORM_CSS = "\n".join((ASSETS / name).read_text("utf-8") for name in ("tokens.css", "form.css"))
 
@@ -53,13 +58,20 @@ class Backend(Protocol):
 
 
 class BifrostForm(anywidget.AnyWidget):
-    """A form; `backend` answers what the browser asks."""
+    """A form of a workflow: `BifrostForm("hello_world")` shows it beneath the cell, and runs the workflow for real."""
 
     _esm = (ASSETS / "form.js").read_text("utf-8")
     _css = FORM_CSS
     spec = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, backend: Backend, **traits: Any) -> None:
+    def __init__(self, form: str | Backend, **traits: Any) -> None:
+        """A form of the chosen organization, by its name.
+
+        Raises:
+            Unavailable: this is no Bifrost kernel.
+            NotFound, Conflict: there is no such form, or it is broken.
+        """
+        backend = AuthoringBackend(form) if isinstance(form, str) else form
         super().__init__(spec=backend.spec(), **traits)
         self._backend = backend
         self.on_msg(self._answer)
@@ -93,6 +105,46 @@ class BifrostForm(anywidget.AnyWidget):
                 loop.call_soon_threadsafe(self.send, {"follow": execution_id, **said})
 
         threading.Thread(target=tell, name="form", daemon=True).start()
+
+
+class AuthoringBackend:
+    """A form in JupyterLab, for the author and the organization of the kernel's session."""
+
+    def __init__(self, form: str) -> None:
+        self._broker = extension.current_session().broker
+        self._form = form
+
+    def spec(self) -> Json:
+        found: Json = self._broker.call("get_form", form=self._form)
+        return {**found, "text_html": results.prose(found["text"])}
+
+    def options(self, field: str, values: Mapping[str, Any], *, refresh: bool) -> Json:
+        return self._ask("ask_options", field=field, values=dict(values), refresh=refresh)
+
+    def submit(self, values: Mapping[str, Any], key: str) -> Json:
+        return self._ask("submit_form", values=dict(values), key=key)
+
+    def follow(self, execution_id: str) -> Iterator[Json]:
+        after = 0
+        while True:
+            seen: Json = self._broker.call("follow", execution_id=execution_id, after=after)
+            for event in seen["events"]:
+                after = event["seq"]
+                if line := _line(event):
+                    yield {"line": line}
+            if models.ExecutionStatus(seen["execution"]["status"]).is_final:
+                yield {"over": seen["execution"]}
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+    def _ask(self, op: str, **arguments: Any) -> Json:
+        try:
+            return dict(self._broker.call(op, form=self._form, **arguments))
+        except errors.ValidationError as error:
+            fields = [{"field": one.field, "code": one.code, "message": one.message} for one in error.fields]
+            raise FormRefused(error.message, fields) from error
+        except errors.BifrostError as error:
+            raise FormRefused(error.message, unsure=isinstance(error, errors.Unavailable)) from error
 
 
 class HttpBackend:
@@ -156,6 +208,14 @@ def refuse_new_widgets() -> None:
     opened: Callable[..., None] | None = manager.targets.get("jupyter.widget")
     if opened is not None:
         manager.unregister_target("jupyter.widget", opened)
+
+
+def _line(event: Json) -> Json | None:
+    if event["type"] == "log":
+        return {"level": event["level"], "text": event["message"]}
+    if event["type"] == "checkpoint":
+        return {"level": "info", "text": f"Checkpoint {event['name']}"}
+    return None
 
 
 def _error(refused: FormRefused) -> Json:

@@ -37,7 +37,7 @@ from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from bifrost_portal import gate, kernels, shown, visitors
 from bifrost_portal.api_client import ControlPlane
 from bifrost_portal.assets import AssetHandler, Assets
-from bifrost_portal.pages import runs, sign_in, workflows
+from bifrost_portal.pages import runs, schedules, sign_in, workflows
 from bifrost_portal.pages.base import Page, Portal
 from bifrost_portal.settings import PortalSettings, take_settings
 
@@ -288,6 +288,8 @@ def page_handlers() -> list[Any]:
         (rf"/runs/{run}/result\.(json|csv|html|file)", runs.Result),
         (rf"/runs/{run}/([a-z]+)", runs.RunAct),
         (r"/approvals", runs.Approvals),
+        (r"/schedules", schedules.Calendar),
+        (rf"/schedules/{schedules.SCHEDULE_NAME}/([a-z]+)", schedules.ScheduleAct),
     ]
 
 

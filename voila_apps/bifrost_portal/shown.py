@@ -52,6 +52,8 @@ def navigation(visitor: Visitor | None, organization: str | None) -> list[tuple[
     pages = [("/workflows", "Workflows"), ("/runs", "History")]
     if organization and visitor.may("canApproveExecutions", organization):
         pages.append(("/approvals", "Approvals"))
+    if organization and visitor.may("canViewHistory", organization):
+        pages.append(("/schedules", "Schedules"))
     return pages
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from bifrost_kernel.form_definitions import FormName
 from bifrost_scheduler import forms
@@ -43,35 +43,6 @@ def form_item(form: Form) -> FormItem:
         requires_approval=form.workflow is not None and form.workflow.requires_approval,
         broken=form.reason,
     )
-
-
-class FormOrganization(Shape):
-    id: str
-    name: str
-
-
-class FormShape(Shape):
-    """A form to be filled in, for one organization."""
-
-    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
-
-    name: str
-    title: str
-    text: str
-    category: str
-    workflow: str
-    source: forms.Source
-    organization: FormOrganization
-    submit_label: str | None
-    success_text: str | None
-    requires_approval: bool
-    json_schema: dict[str, Any] = Field(alias="schema")
-    """JSON Schema of what is submitted: the fields to fill in."""
-    fields: list[forms.Field]
-    prefill: list[str]
-    code_hash: str
-    version: int | None
-    """Of a form object in the store."""
 
 
 class OptionsQuestion(Input):

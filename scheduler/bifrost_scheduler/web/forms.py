@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from bifrost_scheduler import forms
 from bifrost_scheduler.envelopes import Envelope
+from bifrost_scheduler.form_view import FormView
 from bifrost_scheduler.forms import Form
 from bifrost_scheduler.web import bodies
 from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, list_name, page, problems
@@ -18,8 +18,6 @@ from bifrost_scheduler.web.form_credentials import FormRoute, TheFormCaller, req
 from bifrost_scheduler.web.form_shapes import (
     DraftShape,
     FormItem,
-    FormOrganization,
-    FormShape,
     OptionsQuestion,
     form_item,
 )
@@ -65,27 +63,9 @@ def _is_wanted(form: Form, category: str | None, text: str | None) -> bool:
 
 
 @router.get("/forms/{name}", operation_id="get_form", responses=problems(409))
-def get_form(name: str, services: TheServices, caller: TheFormCaller) -> FormShape:
+def get_form(name: str, services: TheServices, caller: TheFormCaller) -> FormView:
     """A form to be filled in: its fields, their choices as far as they are known, and the schema of its values."""
-    form = services.forms.get(caller.principal, caller.organization, name)
-    organization = services.executions.get_organization(caller.principal, caller.organization)
-    return FormShape(
-        name=form.name,
-        title=form.title,
-        text=form.text,
-        category=form.category,
-        workflow=form.definition.workflow,
-        source=form.source,
-        organization=FormOrganization(id=organization.id, name=organization.name),
-        submit_label=form.definition.submit_label,
-        success_text=form.definition.success_text,
-        requires_approval=form.workflow is not None and form.workflow.requires_approval,
-        schema=forms.schema(form),
-        fields=services.forms.fields(caller.organization, form),
-        prefill=list(form.definition.prefill),
-        code_hash=services.forms.code_hash(),
-        version=form.version,
-    )
+    return services.forms.show(caller.principal, caller.organization, name)
 
 
 @router.post(

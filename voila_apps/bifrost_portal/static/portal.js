@@ -135,6 +135,7 @@ function one_time_link() {
 }
 
 function small_comforts() {
+  document.cookie = `bifrost-zone=${Intl.DateTimeFormat().resolvedOptions().timeZone};path=/;max-age=31536000;samesite=lax`;
   for (const form of document.querySelectorAll("form[data-autosubmit]")) form.addEventListener("change", () => form.submit());
   $("[data-theme-toggle]")?.addEventListener("click", () => {
     const root = document.documentElement;
