@@ -165,7 +165,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @contextmanager
 def running_site(folder: Path, **settings: Any) -> Iterator[Site]:
-    running = Product(folder, make_workspace(folder), portal=True, portal_port=0, **settings)
+    running = Product(folder, make_workspace(folder), **{"portal": True, "portal_port": 0, **settings})
     try:
         running.start()
         found = Site(running)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -19,8 +15,8 @@ from bifrost_kernel import errors
 from bifrost_scheduler.openid import OpenId
 from bifrost_scheduler.services import openid_provider
 from bifrost_scheduler.sessions import Source
+from tests import identity_provider
 
-PROVIDER = Path(__file__).resolve().parents[1] / "oidc_provider"
 REDIRECT = "http://localhost:8866/signin/oidc"
 HERE = Source(address="192.0.2.7")
 
@@ -30,19 +26,8 @@ Browse = Callable[..., dict[str, str]]
 @pytest.fixture(scope="session")
 def issuer() -> Iterator[str]:
     """A running provider."""
-    node = shutil.which("node")
-    if node is None or not (PROVIDER / "node_modules" / "oidc-provider").is_dir():
-        pytest.skip("The OpenID provider is not installed: it takes node, and npm ci in tests/oidc_provider.")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [node, "provider.mjs", str(port), REDIRECT]
-    process = subprocess.Popen(command, cwd=PROVIDER, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    assert next(line for line in process.stdout if line.startswith("ready"))
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
-    process.stdout.close()
+    with identity_provider.running(REDIRECT) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +36,7 @@ def with_openid(start_control_plane: Callable[..., Any], issuer: str) -> Any:
     return start_control_plane(
         oidc_issuer=issuer,
         oidc_client_id="bifrost",
-        oidc_client_secret="not-a-secret-of-anything",
+        oidc_client_secret=identity_provider.CLIENT_SECRET,
         oidc_name="Example",
         sign_in_address_attempts=1_000_000,
     )
@@ -79,13 +64,8 @@ def begin(portal: httpx.Client) -> Callable[..., dict[str, str]]:
 
 def browse(url: str, person: str, **changed: str) -> dict[str, str]:
     """Go to the provider as this person (`sub,email,verified`), and give what it sends back; `changed` tampers."""
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query)) | {"login_hint": person} | changed
-    with httpx.Client(trust_env=False) as browser:
-        at = urlunsplit(parts._replace(query=urlencode(query)))
-        while not at.startswith(REDIRECT):
-            at = httpx.URL(at).join(browser.get(at).headers["location"]).__str__()
-    return {name: values[0] for name, values in parse_qs(urlsplit(at).query).items()}
+    back = identity_provider.browse(url, person, REDIRECT, **changed)
+    return {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from bifrost_portal.api_client import ControlPlane, Refused
 from bifrost_portal.pages.base import Page
 
 BINDING_COOKIE = "__Host-bifrost-oidc"
+MAX_AGENT_CHARS = 200
 CALLBACK = "/signin/oidc/callback"
 
 
@@ -27,7 +28,11 @@ class OpenPage(Page):
     def gateway(self) -> ControlPlane:
         """The control plane, told that this is the portal, and which browser is behind it."""
         return self.portal.control_plane.with_headers(
-            **{"X-Bifrost-Portal": self.portal.settings.portal_key, "X-Forwarded-For": self.request.remote_ip or ""}
+            **{
+                "X-Bifrost-Portal": self.portal.settings.portal_key,
+                "X-Forwarded-For": self.request.remote_ip or "",
+                "User-Agent": self.request.headers.get("User-Agent", "")[:MAX_AGENT_CHARS],
+            }
         )
 
     def welcome(self, answer: Any, wanted: str | None) -> None:

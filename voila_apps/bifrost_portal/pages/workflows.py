@@ -151,9 +151,12 @@ async def _all_forms(api: ControlPlane, organization: Organization) -> list[dict
 
 
 def _by_category(forms: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    names = sorted({form["category"] for form in forms}, key=str.casefold)
-    by_title = sorted(forms, key=lambda form: form["title"].casefold())
-    return [(name, [form for form in by_title if form["category"] == name]) for name in names]
+    """The forms by title, under their categories as people read them: `user_management` is "User management"."""
+    categories: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    for form in sorted(forms, key=lambda form: form["title"].casefold()):
+        name = results.readable(form["category"])
+        categories.setdefault(name.casefold(), (name, []))[1].append(form)
+    return [categories[key] for key in sorted(categories)]
 
 
 async def _inputs_of(api: ControlPlane, execution_id: str) -> dict[str, Any]:
