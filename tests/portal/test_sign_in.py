@@ -40,7 +40,7 @@ def test_the_first_administrator_sets_up(tmp_path: Path) -> None:
 
 
 def test_an_openid_provider(tmp_path: Path) -> None:
-    """The button leads to the provider, which sends an invited person back signed in; nobody else's browser can take that."""
+    """The button leads to the provider, which sends an invited person back; nobody else's browser can take that."""
     port = identity_provider.free_port()
     back = f"http://localhost:{port}/signin/oidc/callback"
     with identity_provider.running(back) as issuer:

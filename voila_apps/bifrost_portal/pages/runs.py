@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 from tornado import web
@@ -202,7 +202,8 @@ class Result(Page):
 
     def attach(self, name: str, type_: str, content: bytes) -> None:
         self.set_header("Content-Type", type_)
-        self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        # RFC 6266: the name in any script, percent-encoded.
+        self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name, safe='')}")
         self.finish(content)
 
 
