@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor as JobThreads
@@ -88,13 +89,17 @@ class Clock:
         try:
             self._ticker.beat(now)
             for schedule in self._ticker.due(now):
-                self._hand_over(schedule.id, lambda id=schedule.id: self._ticker.advance(id, now))  # type: ignore[misc]
+                self._hand_over(schedule.id, partial(self._advance, schedule.id, now))
             self._hand_over("retries", lambda: self._ticker.retry(now))
             self._hand_over("derivation", lambda: self._derivation.refresh(now))
         except errors.Unavailable as error:
             log.warning("schedules have to wait", reason=error.message)
         finally:
             self._arm(now, at_once=self._again)
+
+    def _advance(self, schedule_id: str, now: datetime) -> None:
+        # Many may have been due at once: how late this one is counts from when its turn has come.
+        self._ticker.advance(schedule_id, now, decided_at=max(now, datetime.now(UTC)))
 
     def _hand_over(self, what: str, work: Callable[[], None]) -> None:
         """Do it in a thread, unless it is being done; its failure concerns the next look."""
