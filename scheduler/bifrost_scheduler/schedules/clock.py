@@ -66,12 +66,13 @@ class Clock:
         self._arm(datetime.now(UTC), at_once=True)
 
     def stop(self) -> None:
-        """What is being submitted is submitted; nothing begins any more."""
+        """Nothing begins any more; what is being submitted is written as a whole or not at all."""
         with self._lock:
             self._stopping = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        # One of them may be asking a data provider, which takes longer than the end of everything may.
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def wake(self) -> None:
         """Schedules have changed: what is due next may be another one."""
