@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from bifrost_kernel import cron, errors
 from bifrost_scheduler.cli import client as clients
 from bifrost_scheduler.cli import executions
 from bifrost_scheduler.cli.client import Client, address
@@ -33,6 +32,9 @@ def next_times(
     as_json: AsJson = False,
 ) -> None:
     """When a cron expression comes due next; needs no control plane."""
+    # Deferred: the authors' package takes longer to import than the other commands take to run.
+    from bifrost_kernel import cron, errors  # noqa: PLC0415
+
     try:
         fields, zone = cron.parse(expression), cron.get_zone(timezone)
     except errors.ValidationError as error:
