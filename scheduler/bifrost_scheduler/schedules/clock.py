@@ -27,7 +27,8 @@ log = structlog.get_logger(__name__)
 BEAT = timedelta(seconds=5)
 """The clock is looked at so often even if nothing is due: a machine that slept or a clock that was set is noticed."""
 
-THREADS = 4
+THREADS = 16
+"""Most of their time they wait for a commit, which all of them share."""
 
 
 class NextDue(BaseTrigger):  # type: ignore[misc]

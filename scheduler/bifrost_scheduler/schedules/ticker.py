@@ -191,7 +191,7 @@ class Ticker:
             reason = "queue full" if isinstance(error, errors.TooManyRequests) else f"unavailable: {error.message}"
             return self._skip_or_wait(schedule, step, fired, reason, now)
         except errors.BifrostError as error:
-            return self._skip(schedule, step, fired, self._reason(error))
+            return self._skip(schedule, step, fired, self._reason(schedule, error))
         except Exception as error:  # the edge of the clock: a due time always gets its outcome
             log.error("a schedule could not be run", schedule=schedule.id, exc_info=error)
             return self._skip_or_wait(schedule, step, fired, "internal error", now)
@@ -199,8 +199,6 @@ class Ticker:
         return step.more
 
     def _submit(self, schedule: Schedule, firing: Firing, now: datetime) -> None:
-        if flaw := self._find_flaw(schedule):
-            raise errors.Conflict(flaw)
         self._executions.submit(
             authority.principal_for(self._store, schedule, now),
             organization=schedule.organization,
@@ -236,9 +234,10 @@ class Ticker:
                 return "organization inactive"
         return self._executions.find_flaw(schedule.definition.workflow)
 
-    @staticmethod
-    def _reason(error: errors.BifrostError) -> str:
+    def _reason(self, schedule: Schedule, error: errors.BifrostError) -> str:
         match error:
+            case errors.NotFound() | errors.Conflict():
+                return self._find_flaw(schedule) or error.message
             case errors.ValidationError():
                 return f"invalid parameters: {error.message}"
             case errors.Forbidden():
