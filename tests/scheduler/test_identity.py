@@ -152,3 +152,21 @@ def test_approvals_need_the_permission_in_that_organization():
         identity.authorize_approval(user(acme="WorkflowUser"), "acme", requester)
     with pytest.raises(errors.NotFound):
         identity.authorize_approval(user(beta="OrgAdmin"), "acme", requester)
+
+
+@pytest.mark.parametrize("role", ["OrgAdmin", "WorkflowDeveloper"])
+def test_who_manages_schedules_executes_by_them(role):
+    """Who manages schedules has workflows run by schedule in his own organization, also such as have no form."""
+    person, unseen = user(acme=role), workflow(expose_in_forms=False)
+    identity.authorize_execution(person, "acme", unseen, Trigger.SCHEDULE)
+    with pytest.raises(errors.Forbidden):
+        identity.authorize_execution(person, "acme", unseen, Trigger.API)
+    with pytest.raises(errors.NotFound):
+        identity.authorize_execution(person, "beta", unseen, Trigger.SCHEDULE)
+
+
+@pytest.mark.parametrize("caller", [user(acme="WorkflowUser"), user(acme="ReadOnlyUser"), key("acme")])
+def test_others_execute_nothing_by_schedule(caller):
+    """Without the permission to manage schedules nothing runs by one."""
+    with pytest.raises(errors.Forbidden):
+        identity.authorize_execution(caller, "acme", workflow(), Trigger.SCHEDULE)
