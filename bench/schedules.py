@@ -64,6 +64,7 @@ def idle(client: httpx.Client, number: int) -> None:
     for index in range(number):
         at = datetime.now(UTC) + timedelta(seconds=0.7 + index % 7 / 10)
         body = {"workflow": "hello_world", "parameters": {"name": "Alice"}, "run_at": at.isoformat()}
+        body["overlap"] = "parallel"
         client.put("/api/schedules/idle", json=body).raise_for_status()
         wait_until(at)
         while not (row := newest(client)) or instant(row["due_at"]) != at:
