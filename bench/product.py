@@ -25,7 +25,9 @@ def running(**settings: object) -> Iterator[httpx.Client]:
         command = [sys.executable, "-m", "bifrost_scheduler.web.serve", json.dumps(chosen | settings)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            with httpx.Client(base_url=_url(Path(home), process), headers=HEADERS, timeout=120) as client:
+            with httpx.Client(
+                base_url=_url(Path(str(settings.get("home", home))), process), headers=HEADERS, timeout=120
+            ) as client:
                 yield client
         finally:
             process.terminate()

@@ -183,6 +183,8 @@ def test_a_wrong_param_is_refused(given: dict[str, Any], reason: str) -> None:
         ({"required_permission": "canFly"}, "canExecuteWorkflows, canApproveExecutions"),
         ({"timezone": "Mars/Olympus"}, "IANA"),
         ({"timezone": "../../etc/passwd"}, "IANA"),
+        ({"idempotent": "yes"}, "True and False"),
+        ({"timezone": "Mars"}, "timezone='Mars' is unknown"),
         ({"schedule": "every day"}, "five cron fields"),
         ({"schedule": "* * * * * *"}, "five cron fields"),
         ({"schedule": "*/0 * * * *"}, "no cron expression"),

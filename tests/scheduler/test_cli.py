@@ -366,3 +366,51 @@ def test_start_up_time(bifrost: Bifrost) -> None:
     ours = min(took(*COMMAND, "--help") for _ in range(5))
     floor = min(took(sys.executable, "-c", "import httpx, typer, rich.table") for _ in range(5))
     assert ours < 2.5 * floor
+
+
+# schedules
+
+
+def test_next_times_without_a_control_plane(bifrost: Bifrost, tmp_path: Path) -> None:
+    """`schedules next` needs neither server nor key: instants for programs, words for people."""
+    asked = ("schedules", "next", "0 9 * * 1", "--timezone", "Europe/Zagreb", "--from", "2026-10-20T00:00:00Z")
+    nowhere = {"key": None, "url": "http://127.0.0.1:1", "home": tmp_path}
+    assert document(bifrost(*asked, "--count", "2", "--json", **nowhere)) == [
+        "2026-10-26T08:00:00Z",
+        "2026-11-02T08:00:00Z",
+    ]
+    shown = bifrost(*asked, **nowhere).stdout
+    assert "Mondays at 09:00, Europe/Zagreb" in shown
+    assert "Mon 2026-10-26 09:00 +0100" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("0 0 31 2 *",), "never comes due"),
+        (("* * * * * *",), "it has 6"),
+        (("@daily", "--timezone", "Mars"), "IANA"),
+        (("@daily", "--from", "tomorrow"), "no instant"),
+        (("@daily", "--from", "2026-01-01T00:00:00"), "no instant"),
+    ],
+)
+def test_next_times_of_nothing(bifrost: Bifrost, arguments: tuple[str, ...], told: str) -> None:
+    """What cannot be computed is a usage error that says why."""
+    done = bifrost("schedules", "next", *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_schedules(bifrost: Bifrost, organization: str) -> None:
+    """A schedule is added, looked at, paused, resumed, run and deleted by its name."""
+    here = ("--org", organization)
+    added = ("nightly", "--workflow", "echo", "--cron", "30 2 * * *", "--timezone", "Europe/Zagreb", "-p", "text=a")
+    assert "Every day at 02:30, Europe/Zagreb" in bifrost("schedules", "add", *added, *here).stdout
+    assert document(bifrost("schedules", "show", "nightly", *here, "--json"))["parameters"] == {"text": "a"}
+    assert "paused" in bifrost("schedules", "pause", "nightly", *here).stdout
+    assert re.search(r"nightly\s+echo.*paused", bifrost("schedules", "list", *here).stdout)
+    assert document(bifrost("schedules", "resume", "nightly", *here, "--json"))["paused_at"] is None
+    assert document(bifrost("schedules", "run", "nightly", *here, "--json"))["trigger"] == "schedule"
+    assert "not been due" in bifrost("schedules", "history", "nightly", *here).stdout
+    assert bifrost("schedules", "delete", "nightly", *here).returncode == 0
+    assert document(bifrost("schedules", "list", *here, "--json")) == []

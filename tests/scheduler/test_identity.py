@@ -241,3 +241,21 @@ def test_a_form_needs_the_right_to_execute():
         )
     with pytest.raises(errors.NotFound):
         identity.may_use_form(user(globex="OrgAdmin"), "acme", workflow(), [FORM])
+
+
+@pytest.mark.parametrize("role", ["OrgAdmin", "WorkflowDeveloper"])
+def test_who_manages_schedules_executes_by_them(role):
+    """Who manages schedules has workflows run by schedule in his own organization, also such as have no form."""
+    person, unseen = user(acme=role), workflow(expose_in_forms=False)
+    identity.authorize_execution(person, "acme", unseen, Trigger.SCHEDULE)
+    with pytest.raises(errors.Forbidden):
+        identity.authorize_execution(person, "acme", unseen, Trigger.API)
+    with pytest.raises(errors.NotFound):
+        identity.authorize_execution(person, "beta", unseen, Trigger.SCHEDULE)
+
+
+@pytest.mark.parametrize("caller", [user(acme="WorkflowUser"), user(acme="ReadOnlyUser"), key("acme")])
+def test_others_execute_nothing_by_schedule(caller):
+    """Without the permission to manage schedules nothing runs by one."""
+    with pytest.raises(errors.Forbidden):
+        identity.authorize_execution(caller, "acme", workflow(), Trigger.SCHEDULE)

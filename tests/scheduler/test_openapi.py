@@ -45,7 +45,9 @@ def known(
     organization: str,
 ) -> dict[str, str]:
     """A right value for every parameter of a path."""
-    client("test", organization).put("/api/config/known", json={"value": "1"}).raise_for_status()
+    one = client("test", organization)
+    one.put("/api/config/known", json={"value": "1"}).raise_for_status()
+    one.put("/api/schedules/nothing", json={"workflow": "nothing", "cron": "0 9 * * 1"}).raise_for_status()
     return {
         "name": "nothing",
         "key": "known",

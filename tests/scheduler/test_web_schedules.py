@@ -237,6 +237,33 @@ def test_calendar_has_an_end(one: httpx.Client, hours: int) -> None:
     assert "until" in refused(one.get("/api/schedule-calendar", params=window))
 
 
+def test_a_broken_workflow_is_skipped(control_plane: Any, one: httpx.Client, organization: str) -> None:
+    """A due time of a workflow that is broken says where, and that it is broken."""
+    saved_since(control_plane, organization, 1.5, workflow="broken_one", cron="0 * * * *")
+    row = until(lambda: one.get("/api/schedules/old/history").json()["items"])[0]
+    assert row["outcome"] == "skipped"
+    assert row["reason"].startswith("broken workflow: ")
+    assert "broken.py:" in row["reason"]
+
+
+def test_options_of_the_moment(control_plane: Any, one: httpx.Client, organization: str) -> None:
+    """What a data provider does not offer at the due time is not run with."""
+    saved_since(control_plane, organization, 1.5, workflow="paint", cron="0 * * * *", parameters={"color": "mauve"})
+    row = until(lambda: one.get("/api/schedules/old/history").json()["items"])[0]
+    assert row["outcome"] == "skipped"
+    assert row["reason"].startswith("invalid parameters: ")
+
+
+def test_one_at_a_time(one: httpx.Client, until_over: Any) -> None:
+    """Run now is refused while the last run is not over, and accepted when it is."""
+    body = {"workflow": "overdue", "cron": "* * * * *", "overlap": "queue"}
+    one.put("/api/schedules/s", json=body).raise_for_status()
+    first = one.post("/api/schedules/s/run").json()
+    assert one.post("/api/schedules/s/run").status_code == 409
+    assert until_over(first["execution_id"])["status"] == "timeout"
+    assert one.post("/api/schedules/s/run").status_code == 202
+
+
 # from code and rules
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor as JobThreads
@@ -26,7 +27,8 @@ log = structlog.get_logger(__name__)
 BEAT = timedelta(seconds=5)
 """The clock is looked at so often even if nothing is due: a machine that slept or a clock that was set is noticed."""
 
-THREADS = 4
+THREADS = 16
+"""Most of their time they wait for a commit, which all of them share."""
 
 
 class NextDue(BaseTrigger):  # type: ignore[misc]
@@ -65,12 +67,13 @@ class Clock:
         self._arm(datetime.now(UTC), at_once=True)
 
     def stop(self) -> None:
-        """What is being submitted is submitted; nothing begins any more."""
+        """Nothing begins any more; what is being submitted is written as a whole or not at all."""
         with self._lock:
             self._stopping = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        # One of them may be asking a data provider, which takes longer than the end of everything may.
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def wake(self) -> None:
         """Schedules have changed: what is due next may be another one."""
@@ -88,13 +91,17 @@ class Clock:
         try:
             self._ticker.beat(now)
             for schedule in self._ticker.due(now):
-                self._hand_over(schedule.id, lambda id=schedule.id: self._ticker.advance(id, now))  # type: ignore[misc]
+                self._hand_over(schedule.id, partial(self._advance, schedule.id, now))
             self._hand_over("retries", lambda: self._ticker.retry(now))
             self._hand_over("derivation", lambda: self._derivation.refresh(now))
         except errors.Unavailable as error:
             log.warning("schedules have to wait", reason=error.message)
         finally:
             self._arm(now, at_once=self._again)
+
+    def _advance(self, schedule_id: str, now: datetime) -> None:
+        # Many may have been due at once: how late this one is counts from when its turn has come.
+        self._ticker.advance(schedule_id, now, decided_at=max(now, datetime.now(UTC)))
 
     def _hand_over(self, what: str, work: Callable[[], None]) -> None:
         """Do it in a thread, unless it is being done; its failure concerns the next look."""

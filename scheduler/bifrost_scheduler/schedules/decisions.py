@@ -29,6 +29,7 @@ class Known:
     """What a step depends on besides the schedule."""
 
     now: datetime
+    decided_at: datetime
     attended: Callable[[datetime], bool | None]
     """Whether a scheduler that is alive now was alive at that instant; None while that is open."""
     active: tuple[Status, ...]
@@ -65,9 +66,9 @@ def next_step(schedule: Schedule, known: Known) -> Step:
     for due in islice(plans.due_now(schedule, known.now), MAX_ROWS):
         verdict = _judge(schedule, due, known, caught_up)
         if isinstance(verdict, _Passive):
-            rows.append(_row(schedule, due, known.now, verdict.outcome, verdict.reason))
+            rows.append(_row(schedule, due, known.decided_at, verdict.outcome, verdict.reason))
         elif isinstance(verdict, DueOutcome):
-            return Step(tuple(rows), fired=_row(schedule, due, known.now, verdict), more=True)
+            return Step(tuple(rows), fired=_row(schedule, due, known.decided_at, verdict), more=True)
         else:
             return Step(tuple(rows), waits=True)
     return Step(tuple(rows), more=len(rows) == MAX_ROWS)
@@ -142,7 +143,7 @@ def _is_crowded(schedule: Schedule, due: Due, known: Known) -> bool:
     return sum(1 for _ in islice(behind, known.most_waiting)) == known.most_waiting
 
 
-def _row(schedule: Schedule, due: Due, now: datetime, outcome: DueOutcome, reason: str | None = None) -> DueTime:
+def _row(schedule: Schedule, due: Due, decided_at: datetime, outcome: DueOutcome, reason: str | None = None) -> DueTime:
     return DueTime(
         schedule_id=schedule.id,
         organization=schedule.organization,
@@ -150,5 +151,5 @@ def _row(schedule: Schedule, due: Due, now: datetime, outcome: DueOutcome, reaso
         planned_at=due.planned_at,
         outcome=outcome,
         reason=reason,
-        decided_at=now,
+        decided_at=decided_at,
     )

@@ -6,7 +6,8 @@ moves no schedule on by itself: what was due before a change is accounted for by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import heapq
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -212,14 +213,14 @@ class Schedules:
     # inside
 
     def _coming(self, visible: tuple[str, ...] | None, since: datetime, until: datetime) -> list[tuple[Schedule, Due]]:
-        found: list[tuple[Schedule, Due]] = []
+        """The first of all that is to come; only these are computed, however many schedules there are."""
+        each: list[Iterator[tuple[Schedule, Due]]] = []
         after: tuple[str, str] | None = None
         while page := self._store.list_schedules(visible, after=after, limit=500):
             after = (page[-1].organization, page[-1].name)
-            for schedule in page:
-                if schedule.paused_at is None:
-                    found += ((schedule, due) for due in _coming_of(schedule, since, until))
-        return sorted(found, key=lambda one: one[1].due_at)
+            each += [_coming_of(schedule, since, until) for schedule in page if schedule.paused_at is None]
+        merged = heapq.merge(*each, key=lambda one: one[1].due_at)
+        return list(islice(merged, MAX_CALENDAR_ROWS + 1))
 
     def _save(self, principal: Principal, scope: str, name: str, definition: Definition) -> Schedule:
         now = datetime.now(UTC)
@@ -329,11 +330,11 @@ def _own(schedule: Schedule) -> Schedule:
     return schedule
 
 
-def _coming_of(schedule: Schedule, since: datetime, until: datetime) -> list[Due]:
+def _coming_of(schedule: Schedule, since: datetime, until: datetime) -> Iterator[tuple[Schedule, Due]]:
     start = max(since - timedelta(microseconds=1), schedule.accounted_until)
-    found = takewhile(lambda due: due.due_at < until, plans.due_after(schedule, start))
-    free = (due for due in found if not plans.is_blacked_out(schedule.definition, due.due_at))
-    return list(islice(free, MAX_CALENDAR_ROWS + 1))
+    for due in takewhile(lambda due: due.due_at < until, plans.due_after(schedule, start)):
+        if not plans.is_blacked_out(schedule.definition, due.due_at):
+            yield schedule, due
 
 
 def _wrong(field: str, message: str) -> errors.ValidationError:

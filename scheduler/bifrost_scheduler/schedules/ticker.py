@@ -124,10 +124,14 @@ class Ticker:
         """What this schedule waited for may be over; False when it waited for nothing."""
         return self._patience.forget(schedule_id)
 
-    def advance(self, schedule_id: str, now: datetime) -> None:
-        """Account for the due times of one schedule until `now`; what has to wait stays without a row."""
+    def advance(self, schedule_id: str, now: datetime, *, decided_at: datetime | None = None) -> None:
+        """Account for the due times of one schedule until `now`; what has to wait stays without a row.
+
+        Args:
+            decided_at: when this really happens, if it took a while to come to it; lateness is counted to there.
+        """
         try:
-            while self._advance_once(schedule_id, now):
+            while self._advance_once(schedule_id, now, decided_at or now):
                 pass
         except AccountedElsewhere:
             pass  # Another loop did this very step; what is left is found at the next look.
@@ -146,12 +150,12 @@ class Ticker:
 
     # one step
 
-    def _advance_once(self, schedule_id: str, now: datetime) -> bool:
+    def _advance_once(self, schedule_id: str, now: datetime, decided_at: datetime) -> bool:
         """Take one step; False when there is nothing more to do at `now`."""
         schedule = self._store.find_schedule_by_id(schedule_id)
         if schedule is None or schedule.deleted_at is not None:
             return False
-        step = decisions.next_step(schedule, self._known(schedule, now))
+        step = decisions.next_step(schedule, self._known(schedule, now, decided_at))
         if step.fired is not None:
             return self._fire(schedule, step, step.fired, now)
         self._account(schedule, step)
@@ -161,9 +165,10 @@ class Ticker:
             self._patience.forget(schedule.id)
         return step.more
 
-    def _known(self, schedule: Schedule, now: datetime) -> decisions.Known:
+    def _known(self, schedule: Schedule, now: datetime, decided_at: datetime) -> decisions.Known:
         return decisions.Known(
             now=now,
+            decided_at=decided_at,
             attended=self._attendance.attended,
             active=tuple(one.status for one in self._store.list_active_of(schedule.id)),
             horizon=timedelta(seconds=self._settings.schedule_horizon_seconds),
@@ -186,7 +191,7 @@ class Ticker:
             reason = "queue full" if isinstance(error, errors.TooManyRequests) else f"unavailable: {error.message}"
             return self._skip_or_wait(schedule, step, fired, reason, now)
         except errors.BifrostError as error:
-            return self._skip(schedule, step, fired, self._reason(error))
+            return self._skip(schedule, step, fired, self._reason(schedule, error))
         except Exception as error:  # the edge of the clock: a due time always gets its outcome
             log.error("a schedule could not be run", schedule=schedule.id, exc_info=error)
             return self._skip_or_wait(schedule, step, fired, "internal error", now)
@@ -194,8 +199,6 @@ class Ticker:
         return step.more
 
     def _submit(self, schedule: Schedule, firing: Firing, now: datetime) -> None:
-        if flaw := self._find_flaw(schedule):
-            raise errors.Conflict(flaw)
         self._executions.submit(
             authority.principal_for(self._store, schedule, now),
             organization=schedule.organization,
@@ -231,9 +234,10 @@ class Ticker:
                 return "organization inactive"
         return self._executions.find_flaw(schedule.definition.workflow)
 
-    @staticmethod
-    def _reason(error: errors.BifrostError) -> str:
+    def _reason(self, schedule: Schedule, error: errors.BifrostError) -> str:
         match error:
+            case errors.NotFound() | errors.Conflict():
+                return self._find_flaw(schedule) or error.message
             case errors.ValidationError():
                 return f"invalid parameters: {error.message}"
             case errors.Forbidden():
