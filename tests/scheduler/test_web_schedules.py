@@ -205,7 +205,8 @@ def test_every_act_is_audited(control_plane: Any, one: httpx.Client, organizatio
 
 def test_it_runs(one: httpx.Client, until_over: Any) -> None:
     """On its due time a schedule runs within a second, and its record says for whom and by what."""
-    at = datetime.now(UTC) + timedelta(seconds=0.5)
+    one.put("/api/schedules/s", json=MONDAYS).raise_for_status()  # whoever is first waits for the workspace to be read
+    at = datetime.now(UTC) + timedelta(seconds=1)
     one.put("/api/schedules/s", json={"workflow": "nothing", "run_at": at.isoformat()}).raise_for_status()
     (row,) = until(lambda: one.get("/api/schedules/s/history").json()["items"])
     assert (row["outcome"], row["reason"]) == ("ran", None)
@@ -308,8 +309,9 @@ def test_for_all(control_plane: Any, client: Client, new_organization: Callable[
 
 def test_license_audit_for_three(client: Client, new_organization: Callable[[], str], until_over: Any) -> None:
     """The document's `license_audit` on a schedule reads each organization's own config, as its events show."""
-    at = datetime.now(UTC) + timedelta(seconds=1)
     organizations = [new_organization() for _ in range(3)]
+    client("test").get("/api/workflows").raise_for_status()  # whoever is first waits for the workspace to be read
+    at = datetime.now(UTC) + timedelta(seconds=3)
     for organization in organizations:
         one = client("test", organization)
         one.put("/api/config/admin_email", json={"value": f"admin@{organization}.example"}).raise_for_status()

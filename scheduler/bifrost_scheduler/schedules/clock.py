@@ -32,17 +32,17 @@ THREADS = 16
 
 
 class NextDue(BaseTrigger):  # type: ignore[misc]
-    """Fires once, at the earliest due time of the table, or at the next beat."""
+    """Fires at the earliest due time of the table, or at the next beat."""
 
     def __init__(self, ticker: Ticker, looked_at: datetime) -> None:
         self._ticker = ticker
         self._looked_at = looked_at
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """None after it has fired: the look itself arms the clock anew."""
-        if previous_fire_time is not None:
-            return None
+        """The next beat after it has fired: by then the look itself has armed the clock anew."""
         beat = now + BEAT
+        if previous_fire_time is not None:
+            return beat
         try:
             return min(self._ticker.find_next(self._looked_at) or beat, beat)
         except errors.Unavailable:
@@ -71,7 +71,8 @@ class Clock:
         with self._lock:
             self._stopping = True
         if self._scheduler.running:
-            self._scheduler.shutdown(wait=True)
+            # APScheduler would wait with its lock held, for a look that may need it to arm the clock.
+            self._scheduler.shutdown(wait=False)
         # One of them may be asking a data provider, which takes longer than the end of everything may.
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -109,7 +110,7 @@ class Clock:
             if self._stopping or what in self._busy:
                 return
             self._busy.add(what)
-        self._threads.submit(self._do, what, work)
+            self._threads.submit(self._do, what, work)
 
     def _do(self, what: str, work: Callable[[], None]) -> None:
         try:
