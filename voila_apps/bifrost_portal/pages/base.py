@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import jinja2
 import structlog
 from tornado import web
+from tornado.iostream import StreamClosedError
 
 from bifrost_portal import gate, visitors
 from bifrost_portal.api_client import ControlPlane, Refused, Unreachable
@@ -154,7 +155,7 @@ class Page(web.RequestHandler):
     # failures
 
     def log_exception(self, *raised: Any) -> None:
-        if not isinstance(raised[1], Refused | Unreachable | web.HTTPError):
+        if not isinstance(raised[1], Refused | Unreachable | web.HTTPError | StreamClosedError):
             self.reference = secrets.token_hex(4)
             log.error("portal.error", reference=self.reference, path=self.request.path, exc_info=raised)
 

@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 from tornado import web
+from tornado.iostream import StreamClosedError
 from voila.tornado.handler import TornadoVoilaHandler
 
 from bifrost_portal import gate, kernels, results
-from bifrost_portal.api_client import ControlPlane, Refused
-from bifrost_portal.pages.base import Page
+from bifrost_portal.api_client import ControlPlane, Refused, Unreachable
+from bifrost_portal.pages.base import Page, log
 from bifrost_portal.visitors import Organization
 
 FORM_NAME = r"([a-z][a-z0-9_]{0,63})"
@@ -64,7 +65,10 @@ class FormPage(Page):
         """Order a kernel for this form, if there is room for one; the form works without, too."""
         if not self.settings["kernel_manager"].has_room(self.me):
             return False
-        session = await self.api.post("/api/form-sessions", {"form": name}, organization=organization.id)
+        try:
+            session = await self.api.post("/api/form-sessions", {"form": name}, organization=organization.id)
+        except (Refused, Unreachable):
+            return False
         environment = {
             "BIFROST_URL": self.portal.settings.control_plane,
             "BIFROST_FORM": name,
@@ -97,8 +101,11 @@ class VoilaPart:
         try:
             async for piece in voila.get_generator(path=None):
                 yield piece
-        except web.HTTPError:
-            return
+        except StreamClosedError:
+            raise
+        except Exception:
+            # The form is on the screen and works without: a kernel that cannot start is the operator's business alone.
+            log.exception("portal.kernel_failed", path=page.request.path)
 
 
 class FormOptions(Page):
