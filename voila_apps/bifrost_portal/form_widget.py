@@ -190,9 +190,9 @@ class HttpBackend:
             problem = _problem(answer)
             details = problem.get("details")
             fields = details.get("fields", []) if isinstance(details, dict) else []
-            raise FormRefused(
-                str(problem.get("message", "That did not work.")), fields, unsure=answer.status_code >= 500
-            )
+            # A session that is over says nothing of the person's own: the page asks again in his name.
+            unsure = answer.status_code >= 500 or answer.status_code == httpx.codes.UNAUTHORIZED
+            raise FormRefused(str(problem.get("message", "That did not work.")), fields, unsure=unsure)
         return dict(answer.json())
 
 
