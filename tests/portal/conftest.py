@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -119,7 +120,9 @@ def running_lab(control_plane: httpx.Client, folder: Path) -> Iterator[tuple[Lab
     command = [sys.executable, "-m", "bifrost_portal.lab", "127.0.0.1", str(port), str(product.WORKSPACE), str(reading)]
     log = folder / "lab.log"
     with log.open("wb") as output, open(reading, "rb"):
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, pass_fds=(reading,))
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, pass_fds=(reading,), start_new_session=True
+        )
     url = f"http://127.0.0.1:{port}"
     with open(writing, "wb") as lifeline:
         try:
@@ -127,8 +130,17 @@ def running_lab(control_plane: httpx.Client, folder: Path) -> Iterator[tuple[Lab
                 _wait_until_it_answers(client, process, log)
                 yield Lab(url, client), process, lifeline
         finally:
-            process.terminate()
-            process.wait()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """As `bifrost up` does: ask, and when it takes long, end it with all that it started."""
+    process.terminate()
+    try:
+        process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture(scope="session")
