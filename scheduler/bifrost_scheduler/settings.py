@@ -151,6 +151,15 @@ class Settings(BaseSettings):
     portal_kernel_idle_seconds: int = Field(default=900, ge=10)
     """After this long without a word from its form a kernel ends."""
 
+    portal_kernel_abandoned_seconds: float = Field(default=30, gt=0)
+    """A kernel of the portal whose page is gone is kept this long: a phone that lost its net comes back."""
+
+    portal_session_check_seconds: float = Field(default=10, gt=0)
+    """How often what is open in the portal (a form's websocket, live events) asks whether its session still counts."""
+
+    portal_streams_per_person: int = Field(default=20, ge=1)
+    """Runs that one person may watch live at once; the pages of further ones ask again and again instead."""
+
     oidc_issuer: str | None = None
     """The OpenID provider that people may sign in at, as its discovery document names it."""
 

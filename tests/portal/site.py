@@ -6,6 +6,7 @@ The portal's tests use it through the fixtures of `conftest`.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -98,6 +99,24 @@ class Visitor:
         headers = {"Cookie": self.cookies, "Origin": str(self.http.base_url).rstrip("/")}
         return self.http.post(path, data={**fields, "_xsrf": token}, headers=headers)
 
+    def submit(self, form: str, values: Any, key: str = "", **headers: str) -> httpx.Response:
+        """As the form's page submits it when it has no kernel."""
+        more = {"Idempotency_Key": key} if key else {}
+        return self.ask("POST", f"/workflows/{form}", values, **more, **headers)
+
+    def send_raw(self, method: str, path: str, content: bytes) -> httpx.Response | None:
+        """A body of these bytes; None when the connection was closed over it."""
+        headers = {
+            "Origin": str(self.http.base_url).rstrip("/"),
+            "Accept": "application/json",
+            "X-XSRFToken": self.xsrf("/signin/link"),
+            "Content-Type": "application/json",
+        }
+        try:
+            return self.http.request(method, path, content=content, headers={**headers, "Cookie": self.cookies})
+        except httpx.TransportError:
+            return None
+
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         """As the page's script asks."""
         sent = {
@@ -108,7 +127,17 @@ class Visitor:
             **_named(headers),
         }
         sent["Cookie"] = self.cookies
-        return self.http.request(method, path, json=body, headers=sent)
+        # As JavaScript writes it, and as it must not: with halves of characters, and numbers that are none.
+        content = None if body is None else json.dumps(body)
+        sent |= {} if body is None else {"Content-Type": "application/json"}
+        return self.http.request(method, path, content=content, headers=sent)
+
+
+def no_failures(site: Site) -> None:
+    """The portal's log so far has no failure and no traceback."""
+    said = (site.product.home / "logs" / "portal.log").read_text()
+    for sign in ("portal.failed", "portal.error", "Traceback", "Uncaught", "never retrieved"):
+        assert sign not in said, said[-8000:]
 
 
 def make_workspace(folder: Path) -> Path:

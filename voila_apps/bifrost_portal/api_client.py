@@ -7,6 +7,7 @@ alone. It decides nothing: who may see what is the control plane's answer.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ import httpx
 
 Json = dict[str, Any]
 
+KEY = re.compile(r"[!-~]{1,200}")
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -50,8 +52,11 @@ class Unreachable(Exception):
 class ControlPlane:
     """Requests in the name of one credential; `for_token` makes one for another person, on the same connections."""
 
-    def __init__(self, client: httpx.AsyncClient, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, live: httpx.AsyncClient, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._client = client
+        self._live = live
         self._headers = dict(headers or {})
 
     @classmethod
@@ -59,17 +64,20 @@ class ControlPlane:
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
         # The environment's proxies are for the internet, not for the way to our own control plane.
         client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False)
-        return cls(client, headers)
+        # Live answers keep their connections: from the same pool they would take what all other pages need.
+        live = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=httpx.Limits(), trust_env=False)
+        return cls(client, live, headers)
 
     def for_token(self, token: str) -> ControlPlane:
-        return ControlPlane(self._client, {**self._headers, "Authorization": f"Bearer {token}"})
+        return ControlPlane(self._client, self._live, {**self._headers, "Authorization": f"Bearer {token}"})
 
     def with_headers(self, **headers: str) -> ControlPlane:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return ControlPlane(self._client, {**self._headers, **named})
+        return ControlPlane(self._client, self._live, {**self._headers, **named})
 
     async def close(self) -> None:
         await self._client.aclose()
+        await self._live.aclose()
 
     async def get(self, path: str, *, organization: str | None = None, **query: Any) -> Any:
         return await self.ask("GET", path, organization=organization, query=query)
@@ -110,7 +118,7 @@ class ControlPlane:
         wanted = {name: value for name, value in (query or {}).items() if value not in (None, "")}
         try:
             answer = await self._client.request(
-                method, path, params=wanted, headers=self._with(organization, headers), json=body
+                method, path, params=wanted, headers=self._with(organization, headers, body), content=encode(body)
             )
         except httpx.TransportError as error:
             raise Unreachable from error
@@ -122,9 +130,9 @@ class ControlPlane:
     async def stream(self, path: str, *, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
         """A live answer, piece by piece. Raises as `ask`."""
         timeout = httpx.Timeout(None, connect=5.0)
-        request = self._client.build_request("GET", path, headers=self._with(None, headers), timeout=timeout)
+        request = self._live.build_request("GET", path, headers=self._with(None, headers), timeout=timeout)
         try:
-            answer = await self._client.send(request, stream=True)
+            answer = await self._live.send(request, stream=True)
         except httpx.TransportError as error:
             raise Unreachable from error
         try:
@@ -134,10 +142,25 @@ class ControlPlane:
         finally:
             await answer.aclose()
 
-    def _with(self, organization: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+    def _with(self, organization: str | None, headers: Mapping[str, str] | None, body: Any = None) -> dict[str, str]:
         chosen = {"X-Organization-Id": organization} if organization else {}
+        chosen |= {} if body is None else {"Content-Type": "application/json"}
         named = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
         return {**self._headers, **chosen, **named}
+
+
+def encode(body: Any) -> bytes | None:
+    """The body as JSON in ASCII, which carries whatever a browser sent as it was; what is wrong with it is not ours."""
+    return None if body is None else json.dumps(body).encode("ascii")
+
+
+def idempotency(key: str | None) -> dict[str, str]:
+    """The header that makes a repeated request the same one. Raises `ValueError`: no header can carry this key."""
+    if not key:
+        return {}
+    if not KEY.fullmatch(key):
+        raise ValueError("The key of this request has to be 1 to 200 plain characters.")
+    return {"Idempotency-Key": key}
 
 
 def _refused(status: int, content: bytes, headers: Mapping[str, str]) -> Refused:

@@ -21,6 +21,7 @@ from comm import get_comm_manager
 
 from bifrost_kernel import errors, extension, models
 from bifrost_portal import results
+from bifrost_portal.api_client import encode, idempotency
 
 Json = dict[str, Any]
 
@@ -175,7 +176,11 @@ class HttpBackend:
         return self._ask("POST", f"{self._path}/options/{field}", {"values": dict(values), "refresh": refresh})
 
     def submit(self, values: Mapping[str, Any], key: str) -> Json:
-        return self._ask("POST", self._path, dict(values), {"Idempotency-Key": key} if key else {})
+        try:
+            headers = idempotency(key)
+        except ValueError as error:
+            raise FormRefused(str(error)) from error
+        return self._ask("POST", self._path, dict(values), headers)
 
     def follow(self, execution_id: str) -> Iterator[Json]:
         """Nothing: the portal's page follows executions itself, with the person's own session."""
@@ -183,7 +188,8 @@ class HttpBackend:
 
     def _ask(self, method: str, path: str, body: Json | None = None, headers: Mapping[str, str] | None = None) -> Json:
         try:
-            answer = self._client.request(method, path, json=body, headers=dict(headers or {}))
+            sent = {**({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
+            answer = self._client.request(method, path, content=encode(body), headers=sent)
         except httpx.TransportError as error:
             raise FormRefused("The control plane cannot be reached just now. Please try again.", unsure=True) from error
         if answer.is_error:

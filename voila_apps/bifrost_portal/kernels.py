@@ -1,7 +1,7 @@
 """The kernels behind forms: each is one visitor's alone, holds a token for one form, and ends when nobody looks.
 
 `server` makes the manager, the form's page orders a kernel before Voila starts it. What runs in these kernels is the
-portal's own widget, never an author's code; what a browser may send to them is `ALLOWED_MESSAGES`.
+portal's own widget, never an author's code; what a browser may send to them is `messages`' affair.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,18 +17,20 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
-from traitlets import Int, List
+from traitlets import Float, Int, List
 
 from bifrost_portal.visitors import Visitor
-
-ALLOWED_MESSAGES = ("comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request")
-"""Nothing that executes, completes, inspects, debugs or ends: forms need widgets' messages only."""
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "SSL_CERT_FILE")
 """All that a kernel gets of the portal's environment."""
 
-ABANDONED_SECONDS = 30.0
-"""A kernel whose page is gone is kept this long: a phone that lost its net comes back."""
+
+SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+"""What a form's kernel complains of quotes what people typed, and whoever makes it complain could fill the disk."""
+
+
+WITHOUT_HISTORY = ["--HistoryManager.enabled=False"]
+"""What one kernel leaves in the home that all of them share, the next one would find."""
 
 
 class OwnKernelspec(KernelSpecManager):
@@ -42,6 +45,8 @@ class Order:
 
     visitor: Visitor
     environment: dict[str, str]
+    kernel_id: str | None = None
+    """The kernel, as soon as it has started."""
 
 
 @dataclass
@@ -51,6 +56,8 @@ class Tenancy:
     email: str
     session: str
     token: str
+    is_awaited: bool = True
+    """Its page is still being written, and cannot have connected yet."""
     sockets: set[Any] = field(default_factory=set)
     seen_at: float = field(default_factory=time.monotonic)
 
@@ -66,6 +73,7 @@ class FormKernels(AsyncMappingKernelManager):
     starting = Int(2, help="Kernels that start at once: a rush of visitors must not starve the machine.").tag(
         config=True
     )
+    abandoned_seconds = Float(30.0, help="A kernel whose page is gone is kept this long.").tag(config=True)
     home = ""
     """An empty folder that kernels take for their home."""
 
@@ -85,19 +93,32 @@ class FormKernels(AsyncMappingKernelManager):
         return tenant is not None and tenant.email == visitor.email and tenant.session == visitor.session
 
     async def start_kernel(self, **wanted: Any) -> str:  # type: ignore[override]
-        """Start what this request ordered; whoever ordered nothing gets nothing."""
+        """Start what this request ordered; whoever ordered nothing gets nothing.
+
+        The room is looked at once more, at the moment of taking it: many pages at once found it free before.
+        """
         order = ordered.get()
         if order is None:
             raise web.HTTPError(404)
+        if not self.has_room(order.visitor):
+            raise web.HTTPError(503)
         wanted["env"] = {**self._environment(), **_request_info(wanted.get("env") or {}), **order.environment}
         self._coming.append(order.visitor.email)
         try:
             async with self._slots:
-                kernel_id: str = await super().start_kernel(**wanted)
+                options: dict[str, Any] = {**wanted, **SILENT, "extra_arguments": WITHOUT_HISTORY}
+                kernel_id: str = await super().start_kernel(**options)
         finally:
             self._coming.remove(order.visitor.email)
         self.tenants[kernel_id] = Tenancy(order.visitor.email, order.visitor.session, order.visitor.token)
+        order.kernel_id = kernel_id
         return kernel_id
+
+    def hand_over(self, kernel_id: str) -> None:
+        """Its page is out: from now on somebody has to look at it."""
+        tenant = self.tenants.get(kernel_id)
+        if tenant is not None:
+            tenant.is_awaited, tenant.seen_at = False, time.monotonic()
 
     async def shutdown_kernel(self, kernel_id: str, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
         self.tenants.pop(kernel_id, None)
@@ -105,9 +126,9 @@ class FormKernels(AsyncMappingKernelManager):
 
     async def end_abandoned(self) -> None:
         """End the kernels at which nobody has looked for a while."""
-        limit = time.monotonic() - ABANDONED_SECONDS
+        limit = time.monotonic() - self.abandoned_seconds
         for kernel_id, tenant in list(self.tenants.items()):
-            if not tenant.sockets and tenant.seen_at < limit:
+            if not tenant.sockets and not tenant.is_awaited and tenant.seen_at < limit:
                 await self.end(kernel_id)
 
     async def end_of_session(self, session: str) -> None:

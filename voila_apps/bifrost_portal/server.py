@@ -34,12 +34,13 @@ from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
-from bifrost_portal import gate, kernels, shown, visitors
+from bifrost_portal import gate, kernels, messages, shown, visitors
 from bifrost_portal.api_client import ControlPlane
 from bifrost_portal.assets import AssetHandler, Assets
 from bifrost_portal.pages import runs, schedules, sign_in, workflows
 from bifrost_portal.pages.base import Page, Portal
 from bifrost_portal.settings import PortalSettings, take_settings
+from bifrost_portal.streams import Streams
 
 log = structlog.get_logger("bifrost.portal")
 
@@ -49,7 +50,6 @@ KERNEL_ID = r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
 MAX_MESSAGE_BYTES = 1024 * 1024
 BODY_BYTES = 2 * 1024 * 1024
 SWEEP_SECONDS = 5.0
-SESSION_CHECK_SECONDS = 10.0
 
 
 class CookieIdentity(IdentityProvider):
@@ -117,6 +117,9 @@ class OwnKernel(Behind, KernelHandler):
 class OwnChannels(Behind, VoilaKernelWebsocketHandler):  # type: ignore[misc]
     """The websocket between a form and its kernel."""
 
+    visitor: visitors.Visitor
+    _has_refused = False
+
     def check_origin(self, origin: str = "") -> bool:
         return gate.is_same_origin(self, needed=True)
 
@@ -126,8 +129,20 @@ class OwnChannels(Behind, VoilaKernelWebsocketHandler):  # type: ignore[misc]
         return await super().prepare(**options)
 
     async def open(self, kernel_id: str) -> None:
-        self.kernels.tenants[kernel_id].sockets.add(self)
+        tenant = self.kernels.tenants.get(kernel_id)
+        if tenant is None:
+            self.close(1008, "the kernel has ended")
+            return
+        tenant.sockets.add(self)
         await super().open(kernel_id)
+
+    def on_message(self, message: str | bytes) -> None:
+        if messages.is_allowed(message, self.selected_subprotocol):
+            super().on_message(message)
+        elif not self._has_refused:
+            # Once for each websocket: whoever sends them must not fill the disk.
+            self._has_refused = True
+            log.warning("portal.message_refused", visitor=self.visitor.email)
 
     def on_close(self) -> None:
         tenant = self.kernels.tenants.get(self.kernel_id)
@@ -202,7 +217,7 @@ class PortalApp(Voila):  # type: ignore[misc]
                 "voila_configuration": self.voila_configuration,
             },
         )
-        self.kernel_manager.allowed_message_types = list(kernels.ALLOWED_MESSAGES)
+        self.kernel_manager.allowed_message_types = list(messages.ALLOWED_TYPES)
         self.kernel_manager.home = str(self._folder / "home")
         return settings
 
@@ -228,6 +243,7 @@ class PortalApp(Voila):  # type: ignore[misc]
             visitors=visitors.Visitors(control_plane),
             templates=shown.templates(),
             assets=Assets(),
+            streams=Streams(settings.streams_per_person),
         )
         asyncio.run(self._serve())
 
@@ -251,13 +267,13 @@ class PortalApp(Voila):  # type: ignore[misc]
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(min(SWEEP_SECONDS, self._portal_settings.kernel_abandoned_seconds))
             await self.kernel_manager.end_abandoned()
 
     async def _watch_sessions(self) -> None:
         """A websocket that is open must not outlive its session."""
         while True:
-            await asyncio.sleep(SESSION_CHECK_SECONDS)
+            await asyncio.sleep(self._portal_settings.session_check_seconds)
             tenants = {tenant.session: tenant.token for tenant in self.kernel_manager.tenants.values()}
             for session, token in tenants.items():
                 with contextlib.suppress(Exception):
@@ -313,6 +329,7 @@ def configuration(settings: PortalSettings, folder: Path, assets: Assets) -> Con
     config.VoilaConfiguration.page_config_hook = _versioned(assets.version)
     config.FormKernels.per_person = settings.kernels_per_person
     config.FormKernels.in_all = settings.kernels
+    config.FormKernels.abandoned_seconds = settings.kernel_abandoned_seconds
     config.FormKernels.cull_idle_timeout = settings.kernel_idle_seconds
     config.FormKernels.cull_interval = 30
     config.FormKernels.cull_connected = True

@@ -34,6 +34,12 @@ class PortalSettings(models.Frozen):
     kernels: int = Field(default=24, ge=0)
     """Forms that have a kernel behind them at once; further ones work without."""
     kernel_idle_seconds: int = Field(default=900, ge=10)
+    kernel_abandoned_seconds: float = Field(default=30, gt=0)
+    """A kernel whose page is gone is kept this long: a phone that lost its net comes back."""
+    session_check_seconds: float = Field(default=10, gt=0)
+    """How often what stays open (websockets, live events) asks whether its session still counts."""
+    streams_per_person: int = Field(default=20, ge=1)
+    """Runs that one person may watch live at once; the pages of further ones ask again and again instead."""
     behind_proxy: bool = False
     """A TLS proxy stands before the portal and says in `X-Forwarded-For` whom it speaks for."""
 

@@ -148,6 +148,9 @@ class Portal:
             "kernels": settings.portal_kernels,
             "kernels_per_person": settings.portal_kernels_per_person,
             "kernel_idle_seconds": settings.portal_kernel_idle_seconds,
+            "kernel_abandoned_seconds": settings.portal_kernel_abandoned_seconds,
+            "session_check_seconds": settings.portal_session_check_seconds,
+            "streams_per_person": settings.portal_streams_per_person,
         }
         process, lifeline = _start(
             "bifrost_portal.server",

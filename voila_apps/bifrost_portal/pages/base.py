@@ -18,6 +18,7 @@ from bifrost_portal import gate, visitors
 from bifrost_portal.api_client import ControlPlane, Refused, Unreachable
 from bifrost_portal.assets import Assets
 from bifrost_portal.settings import PortalSettings
+from bifrost_portal.streams import Streams
 from bifrost_portal.visitors import Organization, Visitor
 
 log = structlog.get_logger("bifrost.portal")
@@ -34,6 +35,7 @@ class Portal:
     visitors: visitors.Visitors
     templates: jinja2.Environment
     assets: Assets
+    streams: Streams
 
 
 class Page(web.RequestHandler):

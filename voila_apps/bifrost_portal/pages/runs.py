@@ -25,7 +25,7 @@ STATUSES = (
 )  # fmt: skip
 FINAL = frozenset(STATUSES[:6])
 EVENTS = 500
-SESSION_CHECK_SECONDS = 15.0
+MAX_EVENT_DIGITS = 15
 
 
 class Runs(Page):
@@ -102,14 +102,26 @@ class Run(Page):
 class RunEvents(Page):
     """The execution's events as they come (Server-Sent Events), from where the browser has got to."""
 
+    def initialize(self) -> None:
+        self._gone = asyncio.Event()
+
+    def on_connection_close(self) -> None:
+        """The browser has left, which a silent execution would not show."""
+        self._gone.set()
+
     async def get(self, run_id: str) -> None:
         last = self.request.headers.get("Last-Event-ID") or self.get_query_argument("after", "0")
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": last if last.isdigit() else "0"}
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": last if _is_event_id(last) else "0"}
+        with self.portal.streams.one_more(self.me.email):
+            await self._follow(run_id, headers)
+
+    async def _follow(self, run_id: str, headers: dict[str, str]) -> None:
         async with self.api.stream(f"/api/executions/{run_id}/events", headers=headers) as pieces:
             self.set_header("Content-Type", "text/event-stream")
             self.set_header("X-Accel-Buffering", "no")
             await self.flush()
-            ends = {asyncio.create_task(self._pass_on(pieces)), asyncio.create_task(self._until_session_ends())}
+            reasons = (self._pass_on(pieces), self._until_session_ends(), self._gone.wait())
+            ends = {asyncio.ensure_future(reason) for reason in reasons}
             try:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -124,9 +136,9 @@ class RunEvents(Page):
 
     async def _until_session_ends(self) -> None:
         """A stream is open for long: it must not outlive the session that opened it."""
-        with contextlib.suppress(Unreachable):
+        with contextlib.suppress(Unreachable, Refused):
             while True:
-                await asyncio.sleep(SESSION_CHECK_SECONDS)
+                await asyncio.sleep(self.portal.settings.session_check_seconds)
                 if await self.portal.visitors.check(self.me.token) is None:
                     return
 
@@ -237,6 +249,10 @@ def _shown(execution: dict[str, Any], page: Page) -> dict[str, Any]:
             "record": execution["record_sha256"] is not None and page.me.may("canViewHistory", organization),
         },
     }
+
+
+def _is_event_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MAX_EVENT_DIGITS
 
 
 def _instant(day: str, *, end: bool = False) -> str | None:

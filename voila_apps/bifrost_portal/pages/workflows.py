@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import structlog
 from tornado import web
 from tornado.iostream import StreamClosedError
 from voila.tornado.handler import TornadoVoilaHandler
 
 from bifrost_portal import gate, kernels, results
-from bifrost_portal.api_client import ControlPlane, Refused, Unreachable
-from bifrost_portal.pages.base import Page, log
+from bifrost_portal.api_client import ControlPlane, Refused, Unreachable, idempotency
+from bifrost_portal.pages.base import Page
 from bifrost_portal.visitors import Organization
+
+log = structlog.get_logger("bifrost.portal")
 
 FORM_NAME = r"([a-z][a-z0-9_]{0,63})"
 RECENT = 5
@@ -55,33 +58,52 @@ class FormPage(Page):
             prefill = {**await _inputs_of(self.api, again), **prefill}
         self.write(self.html("form.html", organization=organization, form=form, prefill=prefill))
         await self.flush()
-        if await self.has_kernel(organization, name):
+        order = await self.order_kernel(organization, name)
+        if order is not None:
+            await self.write_kernel_part(order)
+        self.finish("</body></html>")
+
+    async def write_kernel_part(self, order: kernels.Order) -> None:
+        """Voila's part; whatever happens to it, the form stays and works."""
+        manager = self.settings["kernel_manager"]
+        try:
             async for piece in VoilaPart(self).pieces():
                 self.write(piece)
                 await self.flush()
-        self.finish("</body></html>")
+        except (web.HTTPError, StreamClosedError):
+            return
+        except Exception:
+            log.warning("portal.kernel_failed", path=self.request.path, exc_info=True)
+            if order.kernel_id is not None:
+                await manager.end(order.kernel_id)
+        finally:
+            if order.kernel_id is not None:
+                manager.hand_over(order.kernel_id)
 
-    async def has_kernel(self, organization: Organization, name: str) -> bool:
+    async def order_kernel(self, organization: Organization, name: str) -> kernels.Order | None:
         """Order a kernel for this form, if there is room for one; the form works without, too."""
         if not self.settings["kernel_manager"].has_room(self.me):
-            return False
+            return None
         try:
             session = await self.api.post("/api/form-sessions", {"form": name}, organization=organization.id)
         except (Refused, Unreachable):
-            return False
+            return None
         environment = {
             "BIFROST_URL": self.portal.settings.control_plane,
             "BIFROST_FORM": name,
             "BIFROST_ORGANIZATION": organization.id,
             "BIFROST_FORM_TOKEN": session["token"],
         }
-        kernels.ordered.set(kernels.Order(self.me, environment))
-        return True
+        order = kernels.Order(self.me, environment)
+        kernels.ordered.set(order)
+        return order
 
     async def post(self, name: str) -> None:
         """Submit it: the same request that the kernel makes, for forms that have none behind them."""
-        key = self.request.headers.get("Idempotency-Key")
-        headers = {"Idempotency-Key": key} if key else {}
+        try:
+            headers = idempotency(self.request.headers.get("Idempotency-Key"))
+        except ValueError as error:
+            raise web.HTTPError(400, str(error)) from error
         answer = await self.api.post(
             f"/api/forms/{name}", self.read_json(), organization=self.organization.id, **headers
         )
@@ -98,14 +120,8 @@ class VoilaPart:
         page = self._page
         voila = TornadoVoilaHandler(page.application, page.request, **page.settings["voila_handler"])
         voila.current_user = page.me
-        try:
-            async for piece in voila.get_generator(path=None):
-                yield piece
-        except StreamClosedError:
-            raise
-        except Exception:
-            # The form is on the screen and works without: a kernel that cannot start is the operator's business alone.
-            log.exception("portal.kernel_failed", path=page.request.path)
+        async for piece in voila.get_generator(path=None):
+            yield piece
 
 
 class FormOptions(Page):
