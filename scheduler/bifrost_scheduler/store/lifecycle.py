@@ -13,7 +13,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler.store import contract, rows
+from bifrost_scheduler.store import contract, rows, text_index
 from bifrost_scheduler.store.statements import insert, returned
 
 Status = models.ExecutionStatus
@@ -118,6 +118,7 @@ def finish(
     if not done:
         raise _not_in_state(db, execution_id, "is final already, or runs under another claim")
     _append_status(db, execution_id, outcome.status, outcome.completed_at)
+    text_index.enqueue(db, execution_id)
     return rows.execution_of(done[0])
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from bifrost_scheduler.store import text_index
+
 migrations = Migrations("bifrost")
 
 
@@ -363,3 +365,8 @@ def schedules(db: Database) -> None:
         ) STRICT, WITHOUT ROWID
         """
     )
+
+
+@migrations()
+def search(db: Database) -> None:
+    text_index.create(db)

@@ -7,6 +7,7 @@ lock of the home does that. It decides no permission and never sees a secret's t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -19,7 +20,17 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler.store import contract, form_contract, forms, history, lifecycle, people, rows, sessions
+from bifrost_scheduler.store import (
+    contract,
+    form_contract,
+    forms,
+    history,
+    lifecycle,
+    people,
+    rows,
+    sessions,
+    text_index,
+)
 from bifrost_scheduler.store.migrations import migrations
 from bifrost_scheduler.store.readers import Readers
 from bifrost_scheduler.store.schedule_contract import Firing
@@ -285,12 +296,16 @@ class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, SqliteSchedules,
     def finish_execution(
         self, execution_id: str, *, fence: str | None, outcome: contract.Outcome, record_sha256: str | None
     ) -> contract.Execution:
-        def operation(db: Database) -> contract.Execution:
+        def operation(db: Database) -> tuple[contract.Execution, bool]:
             done = lifecycle.finish(db, execution_id, fence=fence, outcome=outcome, record_sha256=record_sha256)
             self._link(db, "execution", execution_id, rows.execution_body(done))
-            return done
+            return done, text_index.is_batch_waiting(db)
 
-        return self._writer.run(operation)
+        done, is_batch_waiting = self._writer.run(operation)
+        if is_batch_waiting:
+            with contextlib.suppress(errors.Unavailable):  # Closed meanwhile; the next one that ends asks again.
+                self._writer.post(text_index.add_waiting)
+        return done
 
     def request_cancel(self, execution_id: str, *, by: str, audit: contract.AuditEntry) -> contract.Execution:
         def operation(db: Database) -> contract.Execution:
