@@ -192,3 +192,9 @@ def test_authoring_session(client: Client, new_key: NewKey, organization: str, n
     assert (made.status_code, made.json()["organization"]) == (201, organization)
     assert client().post("/api/authoring-sessions", json={"organization": "nowhere"}).status_code == 404
     assert client(new_key(organization)).post("/api/authoring-sessions", json={}).status_code == 403
+
+
+def test_a_repeated_parameter_is_refused(client: Callable[..., httpx.Client]) -> None:
+    """Of two values one would be ignored: the answer names the parameter."""
+    answer = client().get("/api/executions?text=a&limit=5&text=b")
+    assert (answer.status_code, answer.json()["details"]["fields"][0]["field"]) == (400, "text")

@@ -46,7 +46,22 @@ def get_principal(
         raise errors.Unauthorized("A key is needed: send it in the header x-functions-key or as a bearer token.")
     principal = services.authenticator.authenticate(credential)
     request.state.principal = principal
+    _refuse_repeated(request)
     return principal
+
+
+def _refuse_repeated(request: Request) -> None:
+    """No parameter of any route means more than one value: of two, one would be ignored without a word.
+
+    Raises:
+        ValidationError: the name of the first that is given twice.
+    """
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name in seen:
+            message = f"The parameter {name[:80]!r} is given twice."
+            raise errors.ValidationError(message, [errors.FieldError(name[:80], "duplicate", message)])
+        seen.add(name)
 
 
 ThePrincipal = Annotated[Principal, Depends(get_principal)]

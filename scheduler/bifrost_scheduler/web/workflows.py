@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
-from bifrost_kernel import errors, models
+from bifrost_kernel import models
 from bifrost_scheduler import identity
 from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, list_name, page, problems
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
@@ -94,8 +94,6 @@ def get_options(
     scope = organization or models.GLOBAL
     services.executions.get_organization(principal, scope)
     identity.authorize(principal, models.Permission.EXECUTE_WORKFLOWS, scope)
-    inputs = dict(request.query_params.multi_items())
-    if len(inputs) != len(request.query_params.multi_items()):
-        raise errors.ValidationError("An input is given twice.")
+    inputs = dict(request.query_params)
     cached = services.options.get(services.catalog.current(), name, scope, inputs)
     return OptionList(items=list(cached.options), cached_at=cached.cached_at)
