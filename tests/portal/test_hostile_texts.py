@@ -17,7 +17,8 @@ HOSTILE = """
 () => [...document.querySelectorAll("*")].flatMap((node) => [
   ...[...node.attributes].filter((one) => /^on/i.test(one.name)).map((one) => `${node.tagName} ${one.name}`),
   ...["href", "src", "action", "formaction", "xlink:href", "srcdoc"]
-    .filter((name) => /^\\s*(javascript|vbscript|data:text)/i.test(node.getAttribute(name) || "")).map((name) => node.outerHTML),
+    .filter((name) => /^\\s*(javascript|vbscript|data:text)/i.test(node.getAttribute(name) || ""))
+    .map((name) => node.outerHTML),
   ...(node.tagName === "SCRIPT" && /pwned/.test(node.textContent) && !/json/.test(node.type) ? [node.outerHTML] : []),
   ...(/pwned/.test(node.getAttribute("style") || "") ? [node.outerHTML] : []),
 ])
