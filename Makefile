@@ -14,6 +14,7 @@ check:          ## format, lint, types, floors; no tests
 
 bench:          ## the figures, as ratios against peers measured in the same run
 	.venv/bin/python -m bench.hello
+	.venv/bin/python -m bench.portal
 	.venv/bin/python -m bench.schedules
 
 soak:           ## hours of what the tests only sample: 40 expressions in 40 zones over 20 years, a day of 200 kills

@@ -158,14 +158,14 @@ def kernel(lab: Lab) -> Iterator[Kernel]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A portal that every test may use, and none may stop."""
-    with running_site(tmp_path_factory.mktemp("site")) as running:
+    """A portal that every test may use, and none may stop; its forms have no kernels, which most tests do without."""
+    with running_site(tmp_path_factory.mktemp("site"), portal_kernels=0) as running:
         yield running
 
 
 @contextmanager
 def running_site(folder: Path, **settings: Any) -> Iterator[Site]:
-    running = Product(folder, make_workspace(folder), portal=True, portal_port=0, **settings)
+    running = Product(folder, make_workspace(folder), **{"portal": True, "portal_port": 0, **settings})
     try:
         running.start()
         found = Site(running)
