@@ -14,6 +14,7 @@ check:          ## format, lint, types, floors; no tests
 
 bench:          ## the figures, as ratios against peers measured in the same run
 	.venv/bin/python -m bench.hello
+	.venv/bin/python -m bench.portal
 	.venv/bin/python -m bench.schedules
 	.venv/bin/python -m bench.history
 

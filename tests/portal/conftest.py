@@ -170,8 +170,8 @@ def kernel(lab: Lab) -> Iterator[Kernel]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A portal that every test may use, and none may stop."""
-    with running_site(tmp_path_factory.mktemp("site")) as running:
+    """A portal that every test may use, and none may stop; its forms have no kernels, which most tests do without."""
+    with running_site(tmp_path_factory.mktemp("site"), portal_kernels=0) as running:
         yield running
 
 

@@ -153,19 +153,6 @@ def test_a_double_click_is_one_execution(open_page: OpenPage, customer: Person, 
     assert len([one for one in found if one["caller"]["email"] == customer.email]) == 1
 
 
-def test_the_kernel_comes_behind_the_form(open_page: OpenPage, customer: Person) -> None:
-    """The form is there first; then Voila's kernel is connected, and what is submitted goes through it."""
-    page = open_page("/workflows/hello_world", customer)
-    expect(page.get_by_role("button", name="Run Workflow")).to_be_visible()
-    page.wait_for_selector("html[data-kernel=connected]", state="attached")
-    posted: list[str] = []
-    page.on("request", lambda request: posted.append(request.url) if request.method == "POST" else None)
-    page.get_by_label("Name").fill("Kernel")
-    run_workflow(page)
-    expect(page.get_by_text("Hello, Kernel!")).to_be_visible()
-    assert not [url for url in posted if "/workflows/" in url]
-
-
 def test_the_address_fills_in_only_what_the_form_allows(open_page: OpenPage, customer: Person) -> None:
     """Prefill takes the names that the form lists, and no other."""
     page = open_page("/workflows/new_colleague?first_name=Ada&license_sku=SPE_E5", customer)

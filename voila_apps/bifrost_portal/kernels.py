@@ -25,12 +25,13 @@ INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "S
 """All that a kernel gets of the portal's environment."""
 
 
-SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-"""What a form's kernel complains of quotes what people typed, and whoever makes it complain could fill the disk."""
-
-
-WITHOUT_HISTORY = ["--HistoryManager.enabled=False"]
-"""What one kernel leaves in the home that all of them share, the next one would find."""
+QUIET: dict[str, Any] = {
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "extra_arguments": ["--HistoryManager.enabled=False"],
+}
+"""What a form's kernel complains of quotes what people typed, and whoever makes it complain could fill the disk; what
+it left in the home that all of them share, the next one would find."""
 
 
 class OwnKernelspec(KernelSpecManager):
@@ -106,7 +107,7 @@ class FormKernels(AsyncMappingKernelManager):
         self._coming.append(order.visitor.email)
         try:
             async with self._slots:
-                options: dict[str, Any] = {**wanted, **SILENT, "extra_arguments": WITHOUT_HISTORY}
+                options: dict[str, Any] = {**wanted, **QUIET}
                 kernel_id: str = await super().start_kernel(**options)
         finally:
             self._coming.remove(order.visitor.email)

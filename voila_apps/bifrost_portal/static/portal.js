@@ -4,6 +4,8 @@ import { Form } from "./form.js";
 import { RunView } from "./run.js";
 import { ask } from "./http.js";
 
+const KERNEL_SECONDS = 4; // then plain HTTP, with the same key: a kernel that died does not say so
+
 const $ = (selector) => document.querySelector(selector);
 
 function data(id) {
@@ -52,7 +54,7 @@ class PageTransport extends HttpTransport {
   async submit(values, key) {
     if (!this.kernel) return super.submit(values, key);
     try {
-      return await this.kernel.ask("submit", { values, key }, 10);
+      return await this.kernel.ask("submit", { values, key }, KERNEL_SECONDS);
     } catch (refusal) {
       if (!refusal.unsure) throw refusal;
       this.kernel = undefined;
