@@ -1,19 +1,15 @@
-"""`python -m bifrost_kernel.describe CODE_DIR [--git WORKSPACE_DIR]`: a workspace as metadata, printed as JSON.
+"""A workspace as metadata: what was found in each file joined, and what clashes decided.
 
-The control plane runs it in a keyless process, because reading decorators means running author code. It joins what
-`file_reports` found in each file, and decides what clashes; it raises for nothing that stands in the workspace.
+`workspace_reader` calls it with what enclosed processes reported; tests of a workspace call `describe`. It raises for
+nothing that stands in the workspace, and encloses nothing.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import itertools
 import os
-import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,26 +21,25 @@ Metadata = models.WorkflowMetadata | models.DataProviderMetadata | models.Worksp
 
 FORMS_FOLDER = "forms"
 
-GIT_LIMIT_SECONDS = 10.0
 EXCLUDED_FOLDERS = frozenset({"__pycache__", "tests"})
 """Beside hidden folders, `.ipynb_checkpoints` among them."""
 
-# Settings of a repository can name programs to run; none of these two may (git-config(1)).
-_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks")
-
 
 def describe(
-    code_dir: str | Path, *, git_dir: str | Path | None = None, file_limit_seconds: float = file_reports.LIMIT_SECONDS
+    code_dir: str | Path, *, file_limit_seconds: float = file_reports.LIMIT_SECONDS
 ) -> models.WorkspaceDescription:
-    """Everything that the workspace declares; what is wrong is in `broken` and nowhere else."""
+    """Everything that the workspace declares, read as this user; what is wrong is in `broken` and nowhere else."""
     root = Path(code_dir).resolve()
-    reports = file_reports.read_files(root, list(_files(root)), file_limit_seconds)
+    return join(file_reports.read_files(root, find_files(root), file_limit_seconds))
+
+
+def join(reports: Sequence[file_reports.FileReport]) -> models.WorkspaceDescription:
+    """What the files declare together."""
     workflows, broken_workflows = _unique("workflow", _joined(report.workflows for report in reports))
     own, broken_providers = _unique("data provider", _joined(report.data_providers for report in reports))
     forms, broken_forms = _unique("form", _joined(report.forms for report in reports))
     providers = _with_builtin(own)
     workflows, unknown = _with_known_providers(workflows, {provider.name: provider for provider in providers})
-    commit, dirty = (None, None) if git_dir is None else git_state(git_dir)
     return models.WorkspaceDescription(
         workflows=tuple(workflows),
         data_providers=tuple(providers),
@@ -56,44 +51,12 @@ def describe(
             *broken_forms,
             *unknown,
         ),
-        git_commit=commit,
-        git_dirty=dirty,
     )
 
 
-def git_state(folder: str | Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the folder; None for both when it is under no version control."""
-    commit = _git(folder, "rev-parse", "--verify", "HEAD")
-    if commit is None:
-        return None, None
-    status = _git(folder, "status", "--porcelain", "--", ".")
-    return commit.strip(), None if status is None else bool(status.strip())
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print the description on the real standard output; what author code prints goes to standard error."""
-    parser = argparse.ArgumentParser(prog="python -m bifrost_kernel.describe", description="Describe a workspace.")
-    parser.add_argument("code_dir")
-    parser.add_argument("--git", metavar="WORKSPACE_DIR", help="folder whose commit and dirtiness are reported")
-    options = parser.parse_args(arguments)
-    with _stdout_apart() as real_stdout:
-        description = describe(options.code_dir, git_dir=options.git)
-        with open(real_stdout, "w", encoding="utf-8", closefd=False) as output:
-            output.write(description.model_dump_json() + "\n")
-
-
-@contextlib.contextmanager
-def _stdout_apart() -> Iterator[int]:
-    """A descriptor of the real standard output, while descriptor 1 is standard error."""
-    sys.stdout.flush()
-    real = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield real
-    finally:
-        sys.stdout.flush()
-        os.dup2(real, 1)
-        os.close(real)
+def find_files(root: str | Path) -> list[str]:
+    """The relative paths of what is read, in their order."""
+    return list(_files(Path(root)))
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -199,26 +162,3 @@ _KINDS = {
 
 def _joined(parts: Iterable[Iterable[T]]) -> list[T]:
     return list(itertools.chain.from_iterable(parts))
-
-
-def _git(folder: str | Path, *arguments: str) -> str | None:
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    try:
-        done = subprocess.run(
-            [*_GIT, *arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=GIT_LIMIT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """What each file of a workspace declares, read in a forked child of its own.
 
-`describe` calls it. A file that exits, crashes or never ends breaks only itself; its child may print and change what it
-likes. Nothing is kept between files.
+`workspace_reader` calls it, and `describe` where nothing is to be enclosed. A file that exits, crashes or never ends
+breaks only itself; its child may print and change what it likes. Nothing is kept between files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import selectors
 import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -39,33 +39,67 @@ class FileReport(models.Frozen):
 
 
 def read_files(root: Path, files: list[str], limit_seconds: float) -> list[FileReport]:
-    """The reports in the order of the files, a few children at a time."""
+    """The reports in the order of the files."""
+    reports: dict[str, FileReport] = {}
+    while unread := [file for file in files if file not in reports]:
+        reports |= dict(iterate(root, unread, limit_seconds))
+    return [reports[file] for file in files]
+
+
+def iterate(
+    root: Path, files: list[str], limit_seconds: float, *, begin: Callable[[int], None] = lambda _: None
+) -> Iterator[tuple[str, FileReport]]:
+    """Each file's report as soon as it is there; a few are read at a time, each child calls `begin` first, with
+    the descriptor on which it reports.
+
+    It ends early after a file that took too long, or when there are no more processes: what that file may have left
+    behind should not be in the way of the next ones.
+    """
     gc.freeze()  # what is loaded is shared with the children until someone writes to it
     waiting = list(reversed(files))
-    reports: dict[str, FileReport] = {}
     at_once = max(2, len(os.sched_getaffinity(0)))
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
             while waiting and len(selector.get_map()) < at_once:
-                reader = _Reader(root, waiting.pop(), limit_seconds)
-                selector.register(reader.pipe, selectors.EVENT_READ, reader)
+                reader = _try_to_start(root, waiting, limit_seconds, begin, alone=not selector.get_map())
+                if reader is not None:
+                    selector.register(reader.pipe, selectors.EVENT_READ, reader)
             for reader in _ended(selector):
                 selector.unregister(reader.pipe)
-                reports[reader.file] = reader.finish()
-    return [reports[file] for file in files]
+                if reader.is_late():
+                    waiting.clear()
+                yield reader.file, reader.finish()
+
+
+def _try_to_start(
+    root: Path, waiting: list[str], limit_seconds: float, begin: Callable[[int], None], *, alone: bool
+) -> _Reader | None:
+    try:
+        return _Reader(root, waiting.pop(), limit_seconds, begin)
+    except BlockingIOError:  # no more processes; those that were started before still report
+        if alone:
+            raise
+        waiting.clear()
+        return None
 
 
 class _Reader:
     """A forked child that reads one file, and the pipe on which it reports."""
 
-    def __init__(self, root: Path, file: str, limit_seconds: float) -> None:
+    def __init__(self, root: Path, file: str, limit_seconds: float, begin: Callable[[int], None]) -> None:
         self.file = file
         self.deadline = time.monotonic() + limit_seconds
         self.limit_seconds = limit_seconds
         self.report = bytearray()
         self.pipe, write_end = os.pipe()
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            for end in (self.pipe, write_end):
+                os.close(end)
+            raise
         if self.pid == 0:
+            begin(write_end)
             _run_child(root, file, write_end, limit_seconds)
         os.close(write_end)
 
@@ -75,9 +109,12 @@ class _Reader:
         self.report += chunk
         return not chunk or len(self.report) > MAX_REPORT_BYTES
 
+    def is_late(self) -> bool:
+        return time.monotonic() >= self.deadline
+
     def finish(self) -> FileReport:
         """End the child, and whatever it started, and say what it found."""
-        late = time.monotonic() >= self.deadline
+        late = self.is_late()
         os.close(self.pipe)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -87,7 +124,7 @@ class _Reader:
         try:
             return FileReport.model_validate_json(bytes(self.report))
         except pydantic.ValidationError:
-            return _broken_file(self.file, 1, self._reason(status, late=late))
+            return broken_file(self.file, self._reason(status, late=late))
 
     def _reason(self, status: int, *, late: bool) -> str:
         if late:
@@ -132,7 +169,8 @@ def _report(root: Path, file: str) -> bytes:
         return found.model_dump_json().encode()
     except BaseException as error:  # author code may raise anything, and SystemExit is no way to end the catalog
         kind: Kind = "form" if Path(file).suffix in FORM_SUFFIXES else "module"
-        return _broken_file(file, *_place_and_reason(error, root, file), kind=kind).model_dump_json().encode()
+        line, reason = _place_and_reason(error, root, file)
+        return broken_file(file, reason, line=line, kind=kind).model_dump_json().encode()
 
 
 def _read_module(root: Path, file: str) -> FileReport:
@@ -169,7 +207,8 @@ def _place_and_reason(error: BaseException, root: Path, file: str) -> tuple[int,
     return own[-1] if own else 1, text
 
 
-def _broken_file(file: str, line: int, reason: str, *, kind: Kind = "module") -> FileReport:
+def broken_file(file: str, reason: str, *, line: int = 1, kind: Kind = "module") -> FileReport:
+    """The report of a file that declares nothing because of this reason."""
     source = models.Source(file=jsonable.clean_text(file), line=line)
     reason = jsonable.clean_text(reason)[:MAX_REASON_CHARS]
     name = Path(file).stem if kind == "form" else None

@@ -189,7 +189,7 @@ class WorkspaceForm(Frozen):
 
 
 class WorkspaceDescription(Frozen):
-    """What `python -m bifrost_kernel.describe` prints: the whole workspace as metadata."""
+    """What `workspace_reader` prints: the whole workspace as metadata; the commit is added by who asks git."""
 
     workflows: tuple[WorkflowMetadata, ...] = ()
     data_providers: tuple[DataProviderMetadata, ...] = ()

@@ -105,6 +105,25 @@ def make_private(below_home: Iterable[str], *, home_bytes: int, owner: int) -> N
     syscalls.mount("proc", "/proc", "proc", _MINE | syscalls.MS_NOEXEC, "hidepid=2")
 
 
+def hide(folders: Iterable[str], kept: Iterable[str]) -> None:
+    """Cover folders, but for what is kept of them; the caller is the first process of namespaces of its own.
+
+    Raises:
+        OSError: the machine does not permit it.
+    """
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+    held = {os.path.realpath(path) for path in kept}
+    for folder in filter(os.path.isdir, map(os.path.realpath, folders)):
+        with _held(sorted(path for path in held if Path(path).is_relative_to(folder))) as descriptors:
+            syscalls.mount("tmpfs", folder, "tmpfs", _MINE, "mode=755,size=1m")
+            for path, descriptor in descriptors.items():
+                _make_target(path, is_folder=os.path.isdir(f"/proc/self/fd/{descriptor}"))
+                syscalls.mount(f"/proc/self/fd/{descriptor}", path, flags=syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.set_mount_attributes(folder, *_READ_ONLY)
+    # Other processes' roots would lead to what was covered.
+    syscalls.mount("proc", "/proc", "proc", _MINE | syscalls.MS_NOEXEC)
+
+
 def _mount_memory(target: str, size_bytes: int, owner: int) -> None:
     # A size of 0 would mean no limit.
     room = f"size={max(size_bytes, 4096)},nr_inodes={max(size_bytes // 4096, 64)}"

@@ -1,7 +1,8 @@
 """What encloses a kernel: levels, and the init process that ends with everything below it.
 
-Called by the fork server only. What is in force is always said as a `Level`, never assumed: where the level that was
-asked for cannot be had, `enter` raises and nothing runs.
+Called by the fork server, and by what encloses other processes (`workspace_reader`, `seclusion`). What is in force is
+always said as a `Level`, never assumed: where the level that was asked for cannot be had, `enter` raises and nothing
+runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import NamedTuple, NoReturn
 from bifrost_kernel.forkserver import filesystem, jail, seccomp, syscalls
 from bifrost_kernel.forkserver.jail import Limits
 
-__all__ = ["Cell", "Enclosure", "Level", "Limits", "NotPermitted", "Standing", "enter", "rehearse", "sweep", "tend"]
+__all__ = [
+    "Cell", "Enclosure", "Level", "Limits", "NotPermitted", "Standing", "die_with_parent", "enter", "reap_until",
+    "rehearse", "sweep", "tend", "unshare_with_user",
+]  # fmt: skip
 
 
 class Level(StrEnum):
@@ -134,7 +138,7 @@ def tend(standing: Standing, kernel: Callable[[], NoReturn], *, slot: int, doors
     signal.signal(signal.SIGTERM, lambda *_: _end(143))
     # Its end of the doorstep stays open as long as this process lives: so the egress proxy learns of the end.
     _close_all_files(doorstep)
-    _end(_reap_until(pid))
+    _end(reap_until(pid))
 
 
 def rehearse(standing: Standing, cell: Cell) -> None:
@@ -181,7 +185,7 @@ def _unshare_for_full() -> None:
     if os.getuid() == 0:
         syscalls.unshare(wanted)
     else:
-        _unshare_with_user(wanted)
+        unshare_with_user(wanted)
         die_with_parent(signal.SIGKILL)
 
 
@@ -190,12 +194,12 @@ def _unshare_pids() -> bool:
         syscalls.unshare(syscalls.CLONE_NEWPID)
         return True
     with contextlib.suppress(OSError):
-        _unshare_with_user(syscalls.CLONE_NEWPID)
+        unshare_with_user(syscalls.CLONE_NEWPID)
         return True
     return False
 
 
-def _unshare_with_user(wanted: int) -> None:
+def unshare_with_user(wanted: int) -> None:
     """The same user in a user namespace, who may there what root may."""
     uid, gid = os.getuid(), os.getgid()
     syscalls.unshare(syscalls.CLONE_NEWUSER | wanted)
@@ -210,7 +214,7 @@ def _leave_the_parent_behind() -> None:
         die_with_parent(signal.SIGKILL)
         return
     _close_all_files()
-    os._exit(_reap_until(pid))
+    os._exit(reap_until(pid))
 
 
 def _close_door(standing: Standing, slot: int, doorstep: int) -> None:
@@ -246,7 +250,8 @@ def _advice(reason: str) -> str:
     )
 
 
-def _reap_until(pid: int) -> int:
+def reap_until(pid: int) -> int:
+    """Reap whatever ends until this child does; its exit code, or 128 + the signal that killed it."""
     while True:
         reaped, status = os.wait()
         if reaped == pid:

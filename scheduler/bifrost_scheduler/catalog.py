@@ -1,7 +1,7 @@
-"""What the workspace offers: snapshots of its code, each described by a keyless process.
+"""What the workspace offers: snapshots of its code, each described by an enclosed process.
 
-`executions`, `runner` and `web` ask it. It copies and hashes files and starts `python -m bifrost_kernel.describe`; it
-never imports author code and never runs git: a repository's own configuration can run programs.
+`executions`, `runner` and `web` ask it. It copies and hashes files, and starts the `workspace_reader`, which encloses
+author code as kernels are enclosed; it never imports author code itself.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import bifrost_kernel
-from bifrost_kernel import errors, models
+from bifrost_kernel import errors, models, workspace_reader
+from bifrost_kernel.forkserver import sandbox
+from bifrost_scheduler import git_state
 
 DESCRIBE_TIMEOUT_SECONDS = 120.0
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", ".ipynb_checkpoints"})
@@ -92,9 +94,25 @@ class Snapshot:
 class Catalog:
     """Snapshots of one workspace, kept below `code_dir`; safe to use from many threads."""
 
-    def __init__(self, *, workspace: Path, code_dir: Path) -> None:
+    def __init__(
+        self,
+        *,
+        workspace: Path,
+        code_dir: Path,
+        level: sandbox.Level = sandbox.Level.FULL,
+        limits: sandbox.Limits = sandbox.Limits(),  # noqa: B008  frozen
+        hidden: Sequence[Path] = (),
+    ) -> None:
+        """
+        Args:
+            level, limits: what author code is enclosed by while its decorators are read.
+            hidden: folders that it does not see, wherever they lie.
+        """
         self.workspace = workspace
         self._code_dir = code_dir
+        self._level = level
+        self._limits = limits
+        self._hidden = tuple(map(str, hidden))
         self._lock = threading.Lock()
         self._stamps: tuple[FileStamp, ...] | None = None
         self._current: Snapshot | None = None
@@ -149,26 +167,40 @@ class Catalog:
         return tree_hash, directory, files
 
     def _describe(self, directory: Path) -> models.WorkspaceDescription:
-        command = [sys.executable, "-m", "bifrost_kernel.describe", str(directory), "--git", str(self.workspace)]
-        try:
-            done = subprocess.run(
-                command,
-                # The kernel room of this very product, wherever it was imported from.
-                env={**keyless_environment(), "PYTHONPATH": _KERNEL_PACKAGE_FOLDER},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=DESCRIBE_TIMEOUT_SECONDS,
-                check=True,
-                cwd="/",
+        with tempfile.TemporaryDirectory(dir=self._code_dir, prefix=".reading-") as folder:
+            options = workspace_reader.ReaderOptions(
+                code_dir=str(directory.resolve()),
+                folder=folder,
+                level=self._level,
+                limits=self._limits,
+                hidden=self._hidden,
+                environment=keyless_environment(),
             )
-        except subprocess.TimeoutExpired as error:
-            raise errors.Unavailable(
-                f"The workspace could not be read within {DESCRIBE_TIMEOUT_SECONDS:.0f} s."
-            ) from error
-        except subprocess.CalledProcessError as error:
-            reason = error.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            raise errors.Unavailable(f"The workspace could not be read: {' '.join(reason)}") from error
-        return models.WorkspaceDescription.model_validate_json(done.stdout)
+            description = _read(options)
+        commit, dirty = git_state.find(self.workspace)
+        return description.model_copy(update={"git_commit": commit, "git_dirty": dirty})
+
+
+def _read(options: workspace_reader.ReaderOptions) -> models.WorkspaceDescription:
+    command = [sys.executable, "-P", "-m", "bifrost_kernel.workspace_reader", options.model_dump_json()]
+    try:
+        done = subprocess.run(
+            command,
+            # The kernel room of this very product, wherever it was imported from.
+            env={**keyless_environment(), "PYTHONPATH": _KERNEL_PACKAGE_FOLDER},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DESCRIBE_TIMEOUT_SECONDS,
+            check=True,
+            cwd="/",
+        )
+    except subprocess.TimeoutExpired as error:
+        raise errors.Unavailable(f"The workspace could not be read within {DESCRIBE_TIMEOUT_SECONDS:.0f} s.") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip()
+        reason = said if error.returncode == workspace_reader.NOT_PERMITTED else " ".join(said.splitlines()[-1:])
+        raise errors.Unavailable(f"The workspace could not be read: {reason}") from error
+    return models.WorkspaceDescription.model_validate_json(done.stdout)
 
 
 def _lock_sha256(workspace: Path) -> str | None:

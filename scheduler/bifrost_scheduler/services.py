@@ -192,7 +192,13 @@ def build(settings: Settings) -> Services:
     signer = ledger.load_signer(settings.keys_dir)
     store = SqliteStore(settings.database, sign=signer.sign)
     secret_store = LocalSecretStore(store, settings.keys_dir)
-    catalog = Catalog(workspace=settings.workspace, code_dir=settings.code_dir)
+    catalog = Catalog(
+        workspace=settings.workspace,
+        code_dir=settings.code_dir,
+        level=settings.sandbox,
+        limits=kernel_limits(settings),
+        hidden=(settings.home, settings.workspace),
+    )
     notices, tokens, late = Signals(), ExecutionTokens(), _LateRunner()
     options = Options(store=store, run_provider=late.run_provider)
     records = Records(settings.records_dir)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -134,39 +132,6 @@ def test_notebooks_are_described_too(workspace: Workspace) -> None:
     description = describe.describe(root)
     assert [(found.name, found.kind) for found in description.workflows] == [("n", "notebook")]
     assert description.broken[0].source.file == "workflows/bad.ipynb"
-
-
-def test_the_command_prints_json_and_nothing_else(workspace: Workspace) -> None:
-    """What modules print at import goes to standard error."""
-    root = workspace({"workflows/good.py": GOOD + "    import os; os.write(1, b'more noise')\n"})
-    done = subprocess.run(
-        [sys.executable, "-m", "bifrost_kernel.describe", str(root)], capture_output=True, check=True, text=True
-    )
-    assert models.WorkspaceDescription.model_validate_json(done.stdout).workflows[0].name == "good"
-    assert "noise on standard output" in done.stderr
-
-
-def test_commit_and_dirtiness_come_from_git(tmp_path: Path) -> None:
-    """None without a repository; a new file makes it dirty."""
-    assert describe.git_state(tmp_path) == (None, None)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
-    for arguments in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
-    commit, dirty = describe.git_state(tmp_path)
-    assert commit is not None
-    assert (len(commit), dirty) == (40, False)
-    (tmp_path / "new.py").write_text("")
-    assert describe.git_state(tmp_path) == (commit, True)
-
-
-def test_a_repository_cannot_run_its_monitor(tmp_path: Path) -> None:
-    """Asking for dirtiness runs no program that the repository's config names."""
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "config", "core.fsmonitor", f"touch {tmp_path}/ran; false"], cwd=tmp_path, check=True)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "core.fsmonitor=false"]
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], cwd=tmp_path, check=True)
-    describe.git_state(tmp_path)
-    assert not (tmp_path / "ran").exists()
 
 
 def test_fifty_modules_take_less_than_a_second(workspace: Workspace) -> None:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import httpx
 import typer
 
+from bifrost_kernel.forkserver import seclusion
 from bifrost_scheduler.cli import client as clients
 from bifrost_scheduler.cli.options import AsJson
 from bifrost_scheduler.cli.output import print_json, print_table
@@ -39,6 +41,7 @@ def doctor(as_json: AsJson = False) -> None:
         _disk,
         _sandbox,
         _chosen_sandbox,
+        _lab,
         _git,
         _control_plane,
     )
@@ -93,6 +96,16 @@ def _chosen_sandbox(home: Path) -> Finding:
     if chosen == "full":
         return Finding("Sandbox level", "ok", "full, or no workflow runs")
     return Finding("Sandbox level", "warning", f"BIFROST_SANDBOX={chosen}: workflows may read what this user reads")
+
+
+def _lab(home: Path) -> Finding:
+    """Tried out, too: whether JupyterLab can be started without the home."""
+    options = seclusion.SeclusionOptions(hidden=(tempfile.gettempdir(),), is_required=True)
+    module = "bifrost_kernel.forkserver.seclusion"
+    asked = [sys.executable, "-m", module, options.model_dump_json(), "true"]
+    if subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0:
+        return Finding("JupyterLab", "ok", "its kernels and terminals do not see the home")
+    return Finding("JupyterLab", "warning", "it sees the home on this machine: an author is an operator")
 
 
 def _git(home: Path) -> Finding:

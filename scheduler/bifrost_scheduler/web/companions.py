@@ -23,12 +23,17 @@ from urllib.parse import urlsplit
 
 import structlog
 
+import bifrost_kernel
+from bifrost_kernel.forkserver import seclusion
 from bifrost_scheduler import services as composition
 from bifrost_scheduler.catalog import keyless_environment
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
 
 log = structlog.get_logger("bifrost.companions")
+
+_KERNEL_PACKAGE_FOLDER = str(Path(bifrost_kernel.__path__[0]).parent)
+_SECLUDE = "from bifrost_kernel.forkserver import seclusion; seclusion.main(sys.argv[1:])"
 
 LAB_START_SECONDS = 30.0
 END_SECONDS = 5.0
@@ -71,7 +76,9 @@ def start_lab(services: Services, url: str) -> Companion:
     services.authenticator.accept(key, composition.DEVELOPER if settings.dev else composition.OPERATOR)
     environment = {"BIFROST_URL": url, "BIFROST_API_KEY": key, "BIFROST_LAB_TOKEN": token}
     arguments = (settings.host, str(settings.lab_port), str(settings.workspace))
-    process, lifeline = _start("bifrost_portal.lab", arguments, environment, settings.logs_dir / "lab.log")
+    process, lifeline = _start(
+        "bifrost_portal.lab", arguments, environment, settings.logs_dir / "lab.log", before=_without_home(settings)
+    )
     _wait_for_port(settings.lab_port, process)
     return Companion(
         "lab", process, lifeline, f"http://{shown_host(settings.host)}:{settings.lab_port}/lab?token={token}"
@@ -203,13 +210,18 @@ def _start(
     log_file: Path,
     *,
     pass_fds: tuple[int, ...] = (),
+    before: tuple[str, ...] = (),
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """The process, and our end of its lifeline; what it holds comes by the environment, where `ps` does not show it."""
+    """The process, and our end of its lifeline; what it holds comes by the environment, where `ps` does not show it.
+
+    Args:
+        before: a command that runs the command which follows it.
+    """
     theirs, ours = os.pipe()
     opener: Callable[[str, int], int] = lambda path, flags: os.open(path, flags, 0o600)  # noqa: E731
     with open(log_file, "ab", opener=opener) as output, open(theirs, "rb"):
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, str(theirs)],
+            [*before, sys.executable, "-m", module, *arguments, str(theirs)],
             env={**keyless_environment(), "HOME": os.environ.get("HOME", "/"), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -218,6 +230,15 @@ def _start(
             start_new_session=True,
         )
     return process, ours
+
+
+def _without_home(settings: Settings) -> tuple[str, ...]:
+    """The command that runs another one which does not see the home, nor any process of ours."""
+    kept = (settings.workspace, sys.prefix, sys.base_prefix, _KERNEL_PACKAGE_FOLDER)
+    options = seclusion.SeclusionOptions(hidden=(str(settings.home),), kept=tuple(map(str, kept)))
+    # By the path and not by the environment, which Lab's own programs would inherit.
+    code = f"import sys; sys.path.insert(0, {_KERNEL_PACKAGE_FOLDER!r}); {_SECLUDE}"
+    return sys.executable, "-P", "-c", code, options.model_dump_json()
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
