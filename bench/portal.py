@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import re
 import shutil
 import socket
@@ -16,10 +17,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -190,28 +192,23 @@ def report(taken: Mapping[str, list[tuple[float, int, int]]]) -> None:
 
 
 class Health:
-    """Asks the control plane all the time how it is, and notes how long each answer took."""
+    """Asks the control plane all the time how it is, from a process of its own, and notes how long each answer took."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
+        context = multiprocessing.get_context("spawn")
+        self._over, self._ready, self._answers = context.Event(), context.Event(), context.SimpleQueue()
+        self._process = context.Process(target=ask_for_health, args=(url, self._ready, self._over, self._answers))
         self.seconds: list[float] = []
 
     def __enter__(self) -> Health:
-        self._thread.start()
+        self._process.start()
+        self._ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
-        self._client.close()
-
-    def _ask(self) -> None:
-        while not self._over.wait(0.02):
-            started = time.perf_counter()
-            self._client.get("/api/health").raise_for_status()
-            self.seconds.append(time.perf_counter() - started)
+        self.seconds = self._answers.get()
+        self._process.join()
 
     def tell(self, what: str) -> None:
         ordered = sorted(self.seconds)
@@ -220,6 +217,18 @@ class Health:
             f"{name} {value * 1000:.0f} ms" for name, value in zip(("median", "p99", "max"), figures, strict=True)
         )
         print(f"{what:<44} health of the control plane: {shown}  n={len(ordered)}")
+
+
+def ask_for_health(url: str, ready: Event, over: Event, answers: SimpleQueue[list[float]]) -> None:
+    seconds: list[float] = []
+    with httpx.Client(base_url=url) as client:
+        client.get("/api/health")
+        ready.set()
+        while not over.wait(0.02):
+            started = time.perf_counter()
+            client.get("/api/health").raise_for_status()
+            seconds.append(time.perf_counter() - started)
+    answers.put(seconds)
 
 
 async def crowd(url: str, portal: str, links: list[str], run: str, kernels: Callable[[], int]) -> None:

@@ -52,6 +52,19 @@ def portal_of(site: Site) -> psutil.Process:
     return next(one for one in site.product.descendants() if "bifrost_portal.server" in one.cmdline())
 
 
+def test_the_kernel_comes_behind_the_form(open_page: OpenPage, person: Person) -> None:
+    """The form is there first; then Voila's kernel is connected, and what is submitted goes through it."""
+    page = open_page("/workflows/hello_world", person)
+    expect(page.get_by_role("button", name="Run Workflow")).to_be_visible()
+    page.wait_for_selector("html[data-kernel=connected]", state="attached")
+    posted: list[str] = []
+    page.on("request", lambda request: posted.append(request.url) if request.method == "POST" else None)
+    page.get_by_label("Name").fill("Kernel")
+    page.get_by_role("button", name="Run Workflow").click()
+    expect(page.get_by_text("Hello, Kernel!")).to_be_visible()
+    assert not [url for url in posted if "/workflows/" in url]
+
+
 def test_a_page_survives_its_portal(open_page: OpenPage, site: Site, person: Person) -> None:
     """The portal is killed and comes back: the page goes on, with every line once, in order, and the true outcome."""
     page = watch_a_run(open_page, person, STEPS)
