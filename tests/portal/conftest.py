@@ -194,8 +194,9 @@ def customer(site: Site) -> Person:
     return site.person("WorkflowUser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser for one module: Playwright keeps an event loop in this thread, which other tests must not meet."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     with sync_playwright() as playwright:

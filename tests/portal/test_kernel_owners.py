@@ -43,7 +43,9 @@ def owner(site: Site) -> Person:
 
 @pytest.fixture
 def kernel(site: Site, owner: Person) -> Iterator[FormKernel]:
-    """A kernel that is kept by an open websocket, as by an open page."""
+    """A kernel that is kept by an open websocket, as by an open page; those of earlier tests have made room."""
+    with Watch(kernel_processes(site)) as earlier:
+        assert not earlier.survivors(within_seconds=60)
     with site.visitor(owner) as visitor:
         opened = open_form(site, visitor)
         with opened.channel():

@@ -74,7 +74,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         ValidationError: it is no JSON object, or an ambiguous one.
     """
     raw = await request.body()
-    if not raw.strip():
+    if not raw:
         return {}
     if not is_json(request.headers.get("content-type", "")):
         raise problems.UnsupportedMediaType("Send the inputs as JSON, with Content-Type: application/json.")
