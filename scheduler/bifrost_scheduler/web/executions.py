@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -23,6 +25,10 @@ from bifrost_scheduler.web.answers import problems as documented
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
 from bifrost_scheduler.web.schemas import EventShape, InputList, Instant, Page
 from bifrost_scheduler.web.waiting import listening, wait_until_final
+
+RENEW_SECONDS = 1.0
+"""A live stream asks this often at most whether its reader may still see it."""
+EVENTS_AT_ONCE = 1000
 
 router = APIRouter(prefix="/api", tags=["executions"])
 
@@ -235,17 +241,36 @@ async def list_events(
 async def _live(
     services: Services, principal: Principal, execution: contract.Execution, after: int
 ) -> AsyncIterator[ServerSentEvent]:
+    clock = asyncio.get_running_loop().time
+    checked_at = -math.inf
     with listening(services.signals, execution.id) as news:
-        while await run_in_threadpool(_may_still_see, services, principal, execution.id):
-            # The status first: what is over has all its events when they are listed.
-            current = await run_in_threadpool(services.store.find_execution, execution.id)
-            while events := await run_in_threadpool(services.store.list_events, execution.id, after=after):
-                for event in events:
-                    after = event.seq
-                    yield ServerSentEvent(json.dumps(event.flat()), event=event.type.value, id=str(event.seq))
+        while True:
+            is_check_due = clock() - checked_at >= RENEW_SECONDS
+            # One trip to a thread for all of it: a hundred people may watch the same execution.
+            seen = await run_in_threadpool(_look, services, principal if is_check_due else None, execution.id, after)
+            if seen is None:
+                return
+            checked_at = clock() if is_check_due else checked_at
+            current, events = seen
+            for event in events:
+                after = event.seq
+                yield ServerSentEvent(json.dumps(event.flat()), event=event.type.value, id=str(event.seq))
+            if len(events) == EVENTS_AT_ONCE:
+                continue
             if current is None or current.status.is_final:
                 return
             await news.wait()
+
+
+def _look(
+    services: Services, principal: Principal | None, execution_id: str, after: int
+) -> tuple[contract.Execution | None, list[models.Event]] | None:
+    """The execution and its next events; None for a principal who may not see them any more."""
+    if principal is not None and not _may_still_see(services, principal, execution_id):
+        return None
+    # The status first: what is over has all its events when they are listed.
+    current = services.store.find_execution(execution_id)
+    return current, services.store.list_events(execution_id, after=after, limit=EVENTS_AT_ONCE)
 
 
 def _may_still_see(services: Services, principal: Principal, execution_id: str) -> bool:
