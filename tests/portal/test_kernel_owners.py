@@ -143,6 +143,8 @@ def test_nothing_outlives_its_session(
     site: Site, owner: Person, end_session: Callable[[Site, Visitor, Person], None]
 ) -> None:
     """When a session ends, its next request is refused, and its websocket, its live events and its kernel end."""
+    with Watch(kernel_processes(site)) as earlier:
+        assert not earlier.survivors(within_seconds=60)
     with site.visitor(owner) as visitor:
         kernel, stolen = open_form(site, visitor), visitor.cookies
         run = visitor.submit("slow_steps", {"steps": 1000, "pause": 5}).json()["execution_id"]
