@@ -132,9 +132,12 @@ def param(
 def find_declaration(function: object) -> Declaration | None:
     """What the decorators attached to `function`; None when it carries no `@workflow` and no `@data_provider`."""
     found = getattr(function, _ATTRIBUTE, None)
-    if not isinstance(found, Declaration) or (found.kind is None and found.error is None):
+    if not isinstance(found, Declaration):
         return None
-    return found
+    if found.metadata is None and found.error is None:
+        found = _completed_or_broken(function, found)
+        setattr(function, _ATTRIBUTE, found)
+    return None if found.kind is None and found.error is None else found
 
 
 _collected: ContextVar[list[Callable[..., Any]] | None] = ContextVar("bifrost_collected", default=None)
@@ -160,27 +163,27 @@ def workflow_options() -> dict[str, Any]:
 
 
 def _apply(function: F, extend: Callable[[Declaration], Declaration]) -> F:
-    collected = _collected.get()
+    found, collected = getattr(function, _ATTRIBUTE, Declaration()), _collected.get()
+    try:
+        declaration = extend(found)
+        if collected is None:
+            declaration = _completed(function, declaration)
+    except errors.DeclarationError as error:
+        if collected is None:
+            raise _located(error, function) from None
+        declaration = dataclasses.replace(found, error=found.error or _located(error, function))
     if collected is not None and function not in collected:
         collected.append(function)
-    found = getattr(function, _ATTRIBUTE, Declaration())
-    try:
-        declaration = _completed(function, extend(found))
-    except errors.DeclarationError as error:
-        located = _located(error, function)
-        if collected is None:
-            raise located from None
-        declaration = dataclasses.replace(_extended_or_kept(found, extend), error=found.error or located)
     setattr(function, _ATTRIBUTE, declaration)
     return function
 
 
-def _extended_or_kept(found: Declaration, extend: Callable[[Declaration], Declaration]) -> Declaration:
-    """The extended declaration, so that a broken one still knows its name; the old one when it cannot be extended."""
+def _completed_or_broken(function: Any, declaration: Declaration) -> Declaration:
+    """With a module, a function is looked at once, when all its decorators have spoken."""
     try:
-        return extend(found)
-    except errors.DeclarationError:
-        return found
+        return _completed(function, declaration)
+    except errors.DeclarationError as error:
+        return dataclasses.replace(declaration, error=_located(error, function))
 
 
 def _with_kind(found: Declaration, kind: Literal["workflow", "data_provider"], options: dict[str, Any]) -> Declaration:

@@ -230,7 +230,7 @@ class AuthoringDoor(Door):
 
     def _wait(self, execution: contract.Execution) -> contract.Execution:
         ended = threading.Event()
-        with self._parts.signals.subscribed(signals.over(execution.id), ended.set):
+        with self._parts.signals.subscribed(signals.over(execution.id), lambda _: ended.set()):
             current = self._authoring.executions.reload(execution.id)
             while not current.status.is_final and current.status is not models.ExecutionStatus.AWAITING_APPROVAL:
                 ended.wait(timeout=5)

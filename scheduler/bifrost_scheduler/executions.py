@@ -398,8 +398,8 @@ class Executions:
         finished = self._store.finish_execution(
             execution.id, fence=execution.fence, outcome=outcome, record_sha256=digest
         )
+        self._signals.notify(signals.over(execution.id), finished)
         self._signals.notify(execution.id)
-        self._signals.notify(signals.over(execution.id))
         self.on_finished(finished)
         return finished
 

@@ -1,7 +1,7 @@
 """In-process notice that an execution has something new, for those who wait: sync calls and live event streams.
 
-`executions` and `broker` notify, `web` subscribes. A notice carries no data (the store is the truth) and may be
-sent more than once; it never blocks the one who sends it.
+`executions` and `broker` notify, `web` subscribes. The store is the truth: only the end of an execution carries data,
+the row as it was committed. A notice may be sent more than once; it never blocks the one who sends it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Callback = Callable[[], None]
+Callback = Callable[[object], None]
 
 
 def over(execution_id: str) -> str:
-    """The topic on which only the end of an execution is told."""
+    """The topic on which only the end of an execution is told, with the finished execution."""
     return f"{execution_id}/over"
 
 
@@ -26,12 +26,12 @@ class Signals:
         self._lock = threading.Lock()
         self._callbacks: dict[str, list[Callback]] = defaultdict(list)
 
-    def notify(self, topic: str) -> None:
-        """Call everyone who waits for this topic, in the caller's thread."""
+    def notify(self, topic: str, news: object = None) -> None:
+        """Call everyone who waits for this topic with the news, in the caller's thread."""
         with self._lock:
             callbacks = tuple(self._callbacks.get(topic, ()))
         for callback in callbacks:
-            callback()
+            callback(news)
 
     @contextmanager
     def subscribed(self, topic: str, callback: Callback) -> Iterator[None]:

@@ -30,6 +30,7 @@ class BifrostEngine(Engine):  # type: ignore[misc]
         kernel_name: str,
         *,
         kernel: KernelPort | None = None,
+        hand_back: bool = True,
         limits: OutputLimits | None = None,
         execution_timeout: float | None = None,
         log_output: bool = False,
@@ -41,12 +42,17 @@ class BifrostEngine(Engine):  # type: ignore[misc]
 
         Args:
             kernel: where to run; it is not closed.
+            hand_back: False leaves the executed notebook to the kernel's port alone; papermill then gets one without
+                cells, which it serialises faster.
             limits: how much output is kept.
             execution_timeout: seconds per cell.
         """
         sinks = _Sinks(log_output, stdout_file, stderr_file)
         if kernel is not None:
-            return _run_cells(nb_man, kernel, limits or OutputLimits(), execution_timeout, sinks)
+            notebook = _run_cells(nb_man, kernel, limits or OutputLimits(), execution_timeout, sinks)
+            if not hand_back:
+                _keep_from_papermill(nb_man)
+            return notebook
         _refuse_other_languages(nb_man.nb)
         # A stranger's notebook runs as with any engine: in the caller's folder and environment.
         source = kernels.KernelSource.start(spares=0, environment=os.environ, working_folder=os.getcwd(), preload=())
@@ -109,6 +115,11 @@ def _run_cells(
         finally:
             nb_man.cell_complete(cell, cell_index=index)
     return notebook
+
+
+def _keep_from_papermill(nb_man: NotebookExecutionManager) -> None:
+    """It still writes the end of the run into the metadata, which both notebooks have in common."""
+    nb_man.nb = NotebookNode(nb_man.nb, cells=[])
 
 
 def _may_fail(cell: NotebookNode, port: KernelPort) -> bool:

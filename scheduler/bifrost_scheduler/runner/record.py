@@ -16,8 +16,9 @@ from datetime import UTC
 from typing import Any, Literal
 
 import nbformat
+from nbformat.corpus.words import generate_corpus_id
 from nbformat.notebooknode import NotebookNode, from_dict
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_output
 from pydantic import AwareDatetime, Field
 
 from bifrost_kernel import errors, models, notebooks
@@ -390,19 +391,25 @@ def _serialised(notebook: NotebookNode) -> str | None:
 
 
 def _notebook(cells: list[NotebookNode], metadata: dict[str, Any]) -> NotebookNode:
-    notebook: NotebookNode = new_notebook(cells=cells)
-    notebook["metadata"] = from_dict(metadata)
-    return notebook
+    return NotebookNode(nbformat=4, nbformat_minor=5, metadata=from_dict(metadata), cells=cells)
+
+
+# nbformat's own builders validate each cell alone; here the whole notebook is, once, when it is complete.
 
 
 def _markdown(source: str, part: str) -> NotebookNode:
-    cell: NotebookNode = new_markdown_cell(source, metadata=from_dict({"bifrost": {"part": part}}))
-    return cell
+    return NotebookNode(id=generate_corpus_id(), cell_type="markdown", metadata=_of_part(part), source=source)
 
 
 def _code(source: str, part: str) -> NotebookNode:
-    cell: NotebookNode = new_code_cell(source, metadata=from_dict({"bifrost": {"part": part}}))
-    return cell
+    metadata = _of_part(part)
+    return NotebookNode(
+        id=generate_corpus_id(), cell_type="code", metadata=metadata, execution_count=None, source=source, outputs=[]
+    )
+
+
+def _of_part(part: str) -> NotebookNode:
+    return NotebookNode(bifrost=NotebookNode(part=part))
 
 
 def code_span(text: str, *, table: bool = False) -> str:

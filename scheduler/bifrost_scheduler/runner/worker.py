@@ -120,6 +120,7 @@ def run_papermill(request: ExecuteRequest, port: cells.KernelPort) -> None:
             progress_bar=False,
             request_save_on_cell_execute=False,
             kernel=port,
+            hand_back=False,
             limits=request.limits,
         )
 

@@ -22,10 +22,15 @@ functions_key = APIKeyHeader(name="x-functions-key", auto_error=False, descripti
 bearer = HTTPBearer(auto_error=False, description="An API key, or the token of a session (RFC 6750).")
 
 
-def get_services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
+
+
+async def get_services(request: Request) -> Services:
+    """On the loop: what is not `async` costs a trip to a thread at every request."""
+    return services_of(request)
 
 
 TheServices = Annotated[Services, Depends(get_services)]
@@ -71,7 +76,7 @@ def address_of(request: Request) -> str:
     """The browser's address where our own portal names it, else that of whoever is connected."""
     peer = request.client.host if request.client else "unknown"
     portal, forwarded = request.headers.get("x-bifrost-portal"), request.headers.get("x-forwarded-for")
-    if portal is None or forwarded is None or not get_services(request).authenticator.is_portal(portal):
+    if portal is None or forwarded is None or not services_of(request).authenticator.is_portal(portal):
         return peer
     try:
         return str(ipaddress.ip_address(forwarded.strip()))

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from bifrost_kernel import errors
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.web import problems
-from bifrost_scheduler.web.authentication import bearer, functions_key, get_principal, get_services
+from bifrost_scheduler.web.authentication import bearer, functions_key, get_principal, services_of
 
 MAX_DEPTH = 100
 """Levels of nesting; what a workflow gives back has the same limit."""
@@ -39,7 +39,7 @@ class StrictRoute(APIRoute):
         async def strictly(request: Request) -> Response:
             if self.needs_key:
                 key, token = await functions_key(request), await bearer(request)
-                await run_in_threadpool(self.authenticate, request, get_services(request), key, token)
+                await run_in_threadpool(self.authenticate, request, services_of(request), key, token)
             return await handle(_ReadRequest(request, await request.body(), await read_object(request)))
 
         return strictly

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 
@@ -15,6 +16,8 @@ from bifrost_scheduler.store import contract
 
 RECHECK_SECONDS = 5.0
 """A notice cannot be lost, but a look at the store costs nothing beside a call that would never end."""
+FIRST_LOOK_SECONDS = 0.05
+"""What ended before anybody listened is found so; looking at once would only hinder what just begins."""
 
 
 class News:
@@ -24,7 +27,7 @@ class News:
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
 
-    def tell(self) -> None:
+    def tell(self, _: object = None) -> None:
         """Called from any thread."""
         self._loop.call_soon_threadsafe(self._event.set)
 
@@ -47,12 +50,30 @@ def listening(notices: signals.Signals, topic: str) -> Iterator[News]:
 
 async def wait_until_final(services: Services, execution: contract.Execution) -> contract.Execution:
     """The execution when it is over; while it still waits in the queue after `sync_wait_seconds`, as it is then."""
+    if execution.status.is_final:
+        return execution
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + services.settings.sync_wait_seconds
-    with listening(services.signals, signals.over(execution.id)) as news:
+    pause = min(FIRST_LOOK_SECONDS, services.settings.sync_wait_seconds)
+    ended: asyncio.Future[contract.Execution] = loop.create_future()
+    with services.signals.subscribed(signals.over(execution.id), partial(_tell_end, loop, ended)):
         while True:
+            await asyncio.wait((ended,), timeout=pause)
+            if ended.done():
+                return ended.result()
             current = await run_in_threadpool(services.executions.reload, execution.id)
             left = give_up_at - loop.time() if current.status is models.ExecutionStatus.PENDING else RECHECK_SECONDS
             if current.status.is_final or left <= 0:
                 return current
-            await news.wait(min(left, RECHECK_SECONDS))
+            pause = min(left, RECHECK_SECONDS)
+
+
+def _tell_end(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[contract.Execution], finished: object) -> None:
+    """Called in the thread that ended the execution."""
+    assert isinstance(finished, contract.Execution)
+    loop.call_soon_threadsafe(_settle, ended, finished)
+
+
+def _settle(ended: asyncio.Future[contract.Execution], finished: contract.Execution) -> None:
+    if not ended.done():
+        ended.set_result(finished)
