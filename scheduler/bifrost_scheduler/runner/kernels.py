@@ -30,6 +30,10 @@ from bifrost_kernel.forkserver.options import ServerOptions
 ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables of the control plane that a kernel may see; everything else stays behind."""
 
+COURTESY = 5
+"""By how much kernels, the portal and JupyterLab are nicer than the control plane: answers, deadlines and records come
+first, also when author code takes every core."""
+
 PRELOADED = ("httpx", "requests", "aiohttp")
 
 _START_ATTEMPTS = 3
@@ -41,6 +45,12 @@ _KERNEL_PACKAGE_FOLDER = str(Path(bifrost_kernel.__path__[0]).parent)
 def allowed_environment(names: Sequence[str] = ALLOWED_ENVIRONMENT) -> dict[str, str]:
     """What of this process's environment a kernel may see."""
     return {name: os.environ[name] for name in names if name in os.environ} | {"TZ": "UTC", "PYTHONUTF8": "1"}
+
+
+def give_way(pid: int) -> None:
+    """Let a process that was just started, and all that it will start, come behind the control plane."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, min(os.getpriority(os.PRIO_PROCESS, 0) + COURTESY, 19))
 
 
 class Standing(NamedTuple):
@@ -305,6 +315,7 @@ class KernelSource:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+        give_way(process.pid)
         generation = _Generation(process, ours)
         with self._lock:
             self._generation = generation

@@ -30,6 +30,7 @@ from bifrost_scheduler.web import (
     workflows,
 )
 from bifrost_scheduler.web.denials import Denials
+from bifrost_scheduler.web.live import Looks
 from bifrost_scheduler.web.middleware import Guard
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -60,6 +61,7 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
+    app.state.looks = Looks(services.store)
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app, Denials(services.store))

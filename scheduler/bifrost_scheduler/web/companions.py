@@ -27,6 +27,7 @@ import bifrost_kernel
 from bifrost_kernel.forkserver import seclusion
 from bifrost_scheduler import services as composition
 from bifrost_scheduler.catalog import keyless_environment
+from bifrost_scheduler.runner.kernels import give_way
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
 
@@ -229,6 +230,7 @@ def _start(
             pass_fds=(theirs, *pass_fds),
             start_new_session=True,
         )
+    give_way(process.pid)
     return process, ours
 
 

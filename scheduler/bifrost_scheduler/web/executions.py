@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import math
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -23,12 +21,9 @@ from bifrost_scheduler.web import bodies, problems
 from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, decode_position, list_name, page
 from bifrost_scheduler.web.answers import problems as documented
 from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
+from bifrost_scheduler.web.live import Looks, follow
 from bifrost_scheduler.web.schemas import EventShape, InputList, Instant, Page
 from bifrost_scheduler.web.waiting import listening, wait_until_final
-
-RENEW_SECONDS = 1.0
-"""A live stream asks this often at most whether its reader may still see it."""
-EVENTS_AT_ONCE = 1000
 
 router = APIRouter(prefix="/api", tags=["executions"])
 
@@ -231,7 +226,7 @@ async def list_events(
     execution = await run_in_threadpool(services.executions.get, principal, execution_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
-        return EventSourceResponse(_live(services, principal, execution, after), ping=15)
+        return EventSourceResponse(_live(services, request.app.state.looks, principal, execution, after), ping=15)
     of = list_name(principal, "events", execution.id)
     after = decode_position(cursor, of)
     events = await run_in_threadpool(services.store.list_events, execution.id, after=after, limit=limit + 1)
@@ -239,38 +234,12 @@ async def list_events(
 
 
 async def _live(
-    services: Services, principal: Principal, execution: contract.Execution, after: int
+    services: Services, looks: Looks, principal: Principal, execution: contract.Execution, after: int
 ) -> AsyncIterator[ServerSentEvent]:
-    clock = asyncio.get_running_loop().time
-    checked_at = -math.inf
+    may_see = partial(_may_still_see, services, principal, execution.id)
     with listening(services.signals, execution.id) as news:
-        while True:
-            is_check_due = clock() - checked_at >= RENEW_SECONDS
-            # One trip to a thread for all of it: a hundred people may watch the same execution.
-            seen = await run_in_threadpool(_look, services, principal if is_check_due else None, execution.id, after)
-            if seen is None:
-                return
-            checked_at = clock() if is_check_due else checked_at
-            current, events = seen
-            for event in events:
-                after = event.seq
-                yield ServerSentEvent(json.dumps(event.flat()), event=event.type.value, id=str(event.seq))
-            if len(events) == EVENTS_AT_ONCE:
-                continue
-            if current is None or current.status.is_final:
-                return
-            await news.wait()
-
-
-def _look(
-    services: Services, principal: Principal | None, execution_id: str, after: int
-) -> tuple[contract.Execution | None, list[models.Event]] | None:
-    """The execution and its next events; None for a principal who may not see them any more."""
-    if principal is not None and not _may_still_see(services, principal, execution_id):
-        return None
-    # The status first: what is over has all its events when they are listed.
-    current = services.store.find_execution(execution_id)
-    return current, services.store.list_events(execution_id, after=after, limit=EVENTS_AT_ONCE)
+        async for event in follow(looks, news, execution.id, after, may_see):
+            yield event
 
 
 def _may_still_see(services: Services, principal: Principal, execution_id: str) -> bool:

@@ -31,13 +31,14 @@ class News:
         """Called from any thread."""
         self._loop.call_soon_threadsafe(self._event.set)
 
-    async def wait(self, seconds: float = RECHECK_SECONDS) -> None:
-        """Until there is news, or that long; what comes while the caller looks is not missed."""
+    async def wait(self, seconds: float = RECHECK_SECONDS) -> bool:
+        """Until there is news, or that long; tells which. What comes while the caller looks is not missed."""
         try:
             await asyncio.wait_for(self._event.wait(), seconds)
         except TimeoutError:
-            return
+            return False
         self._event.clear()
+        return True
 
 
 @contextmanager
