@@ -6,19 +6,14 @@ Every path (API, form, schedule, CLI, notebook) comes in by `submit` and every e
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import uuid_utils
-
 from bifrost_kernel import errors, models, params
-from bifrost_scheduler import identity, ledger, signals
-from bifrost_scheduler.catalog import Catalog, Snapshot
+from bifrost_scheduler import identity, ledger, signals, submissions
+from bifrost_scheduler.catalog import Catalog
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.options import Options
 from bifrost_scheduler.records import Records
@@ -26,21 +21,7 @@ from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.store import contract
 from bifrost_scheduler.store.schedule_contract import Scheduled
 
-MAX_IDEMPOTENCY_KEY_CHARS = 255
 MAX_ID_CHARS = 64
-
-
-@dataclass(frozen=True)
-class FormUse:
-    """How a form was used that led to an execution; `form_desk` checked that it might be."""
-
-    name: str
-    sent: Mapping[str, Any]
-    """What the person filled in: by this a repeated submit is known."""
-    hidden: tuple[str, ...] = ()
-    """Inputs that whoever filled it in must not see."""
-    lifted: frozenset[str] = frozenset()
-    """Required inputs that the form did not ask for."""
 
 
 class UnrunRecorder(Protocol):
@@ -91,7 +72,7 @@ class Executions:
         trigger: models.Trigger,
         idempotency_key: str | None = None,
         rerun_of: str | None = None,
-        form: FormUse | None = None,
+        form: submissions.FormUse | None = None,
         scheduled: Scheduled | None = None,
     ) -> contract.Submitted:
         """Check everything, then write the execution; what is refused leaves no row.
@@ -114,18 +95,20 @@ class Executions:
         snapshot = self._catalog.current()
         metadata = snapshot.get_workflow(workflow)
         # Whoever forgot to name an organization is told so, also when GLOBAL is not theirs.
-        _require_organization(metadata, organization)
+        submissions.require_organization(metadata, organization)
         identity.authorize_execution(principal, organization, metadata, trigger, through_form=form is not None)
-        idempotency = _idempotency(principal, idempotency_key, parameters if form is None else _sent(form))
+        idempotency = submissions.idempotency_of(
+            principal, idempotency_key, parameters if form is None else submissions.sent(form)
+        )
         if replay := self._find_replay(organization, workflow, idempotency):
             return contract.Submitted(execution=replay, replayed=True)
-        values = params.validate(_lifted(metadata, form), parameters)
+        values = params.validate(submissions.lifted(metadata, form), parameters)
         if reason := self.find_refusal():
             raise errors.Unavailable(reason)
         self._options.check(snapshot, metadata, organization, values)
-        new = _new_execution(principal, organization, snapshot, metadata, values, trigger, rerun_of, form)
+        new = submissions.new_execution(principal, organization, snapshot, metadata, values, trigger, rerun_of, form)
         submitted = self._store.submit_execution(
-            new if scheduled is None else _as_scheduled(new, metadata, scheduled),
+            new if scheduled is None else submissions.as_scheduled(new, metadata, scheduled),
             idempotency=idempotency,
             queue_limit=self._settings.organization_queue_limit,
             firing=scheduled.firing if scheduled else None,
@@ -161,7 +144,7 @@ class Executions:
                 error.message, [errors.FieldError("workflow", "unknown", error.message)]
             ) from None
         if not for_all:
-            _require_organization(metadata, organization)
+            submissions.require_organization(metadata, organization)
         identity.authorize_execution(principal, organization, metadata, models.Trigger.SCHEDULE)
         values = params.validate(metadata, parameters)
         if not for_all:
@@ -196,7 +179,7 @@ class Executions:
             parameters={name: value for name, value in original.parameters.items() if value is not None},
             trigger=models.Trigger.RERUN,
             rerun_of=original.id,
-            form=_form_of(original),
+            form=submissions.form_of(original),
         )
 
     def get_organization(self, principal: Principal, organization: str) -> models.OrganizationInfo:
@@ -352,7 +335,7 @@ class Executions:
         identity.authorize_approval(principal, execution.organization, execution.caller, made_by=made_by)
         if execution.acts_for is not None:
             # Who made the schedule asked for it, whoever's name it runs under.
-            asking = _requester(execution.acts_for)
+            asking = submissions.requester(execution.acts_for)
             identity.authorize_approval(principal, execution.organization, asking, made_by=self._maker_of(asking))
         return execution
 
@@ -421,100 +404,3 @@ class Executions:
         if idempotency is None:
             return None
         return self._store.find_replay(organization, workflow, idempotency, now=datetime.now(UTC))
-
-
-def approval_hash(code_hash: str, workflow: str, parameters: Mapping[str, Any]) -> str:
-    """What an approval is bound to: this code and these parameters."""
-    bound = json.dumps([code_hash, workflow, parameters], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(bound.encode()).hexdigest()
-
-
-def _new_execution(
-    principal: Principal,
-    organization: str,
-    snapshot: Snapshot,
-    metadata: models.WorkflowMetadata,
-    values: dict[str, Any],
-    trigger: models.Trigger,
-    rerun_of: str | None,
-    form: FormUse | None,
-) -> contract.NewExecution:
-    waits = metadata.requires_approval
-    return contract.NewExecution(
-        id=str(uuid_utils.uuid7()),
-        organization=organization,
-        workflow=metadata.name,
-        status=models.ExecutionStatus.AWAITING_APPROVAL if waits else models.ExecutionStatus.PENDING,
-        trigger=trigger,
-        caller=principal.caller,
-        parameters=values,
-        code_hash=snapshot.tree_hash,
-        timeout_seconds=metadata.timeout_seconds,
-        approval_hash=approval_hash(snapshot.tree_hash, metadata.name, values) if waits else None,
-        rerun_of=rerun_of,
-        form=form.name if form else None,
-        hidden_inputs=form.hidden if form else (),
-        created_at=datetime.now(UTC),
-    )
-
-
-def _lifted(metadata: models.WorkflowMetadata, form: FormUse | None) -> models.WorkflowMetadata:
-    """The workflow without the requirements that the form lifts."""
-    if form is None or not form.lifted:
-        return metadata
-    params_ = (
-        param.model_copy(update={"required": False}) if param.name in form.lifted else param
-        for param in metadata.params
-    )
-    return metadata.model_copy(update={"params": tuple(params_)})
-
-
-def _sent(form: FormUse) -> dict[str, Any]:
-    return {"form": form.name, "values": dict(form.sent)}
-
-
-def _form_of(original: contract.Execution) -> FormUse | None:
-    """The form of an execution for its re-run: an input that is required and was not asked for then has no value."""
-    if original.form is None:
-        return None
-    lifted = frozenset(name for name, value in original.parameters.items() if value is None)
-    return FormUse(name=original.form, sent={}, hidden=original.hidden_inputs, lifted=lifted)
-
-
-def _as_scheduled(
-    new: contract.NewExecution, metadata: models.WorkflowMetadata, scheduled: Scheduled
-) -> contract.NewExecution:
-    retries = metadata.retries if metadata.idempotent else 0
-    return new.model_copy(
-        update={
-            "caller": scheduled.caller,
-            "schedule_id": scheduled.schedule_id,
-            "acts_for": scheduled.acts_for,
-            "retry_of": scheduled.retry_of,
-            "attempt": scheduled.attempt,
-            "retries_left": retries if scheduled.retries_left is None else scheduled.retries_left,
-        }
-    )
-
-
-def _requester(subject: str) -> models.Caller:
-    kind, _, identifier = subject.partition(":")
-    return models.Caller(subject=subject, email=identifier if kind == "user" else None)
-
-
-def _require_organization(metadata: models.WorkflowMetadata, organization: str) -> None:
-    if metadata.requires_org and organization == models.GLOBAL:
-        raise errors.ValidationError(
-            f"The workflow {metadata.name!r} needs an organization: name it in X-Organization-Id (or --org)."
-        )
-
-
-def _idempotency(principal: Principal, key: str | None, parameters: Mapping[str, Any]) -> contract.Idempotency | None:
-    if key is None:
-        return None
-    if not key or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
-        raise errors.ValidationError(f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters.")
-    body = json.dumps(parameters, sort_keys=True, ensure_ascii=True)
-    return contract.Idempotency(
-        credential=principal.subject, key=key, body_sha256=hashlib.sha256(body.encode()).hexdigest()
-    )

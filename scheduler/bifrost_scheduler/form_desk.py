@@ -13,13 +13,14 @@ from bifrost_kernel import errors, models
 from bifrost_scheduler import form_submission, forms, identity
 from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.drafts import Drafts, DraftValues
-from bifrost_scheduler.executions import Executions, FormUse
+from bifrost_scheduler.executions import Executions
 from bifrost_scheduler.form_library import FormLibrary
 from bifrost_scheduler.form_view import FormOrganization, FormView
 from bifrost_scheduler.forms import Form
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.options import Options
 from bifrost_scheduler.store import contract
+from bifrost_scheduler.submissions import FormUse
 
 Permission = models.Permission
 
@@ -81,13 +82,13 @@ class FormDesk:
             success_text=form.definition.success_text,
             requires_approval=form.workflow is not None and form.workflow.requires_approval,
             schema=forms.schema(form),
-            fields=self.fields(organization, form),
+            fields=self._fields(organization, form),
             prefill=list(form.definition.prefill),
-            code_hash=self.code_hash(),
+            code_hash=self._catalog.current().tree_hash,
             version=form.version,
         )
 
-    def fields(self, organization: str, form: Form) -> list[forms.Field]:
+    def _fields(self, organization: str, form: Form) -> list[forms.Field]:
         """The fields to draw, with the options that are known already."""
         snapshot = self._catalog.current()
         shown = forms.fields(form, snapshot.data_providers)
@@ -106,9 +107,6 @@ class FormDesk:
             return field
         known = field.options.model_copy(update={"cached_at": cached.cached_at, "items": cached.options})
         return field.model_copy(update={"options": known})
-
-    def code_hash(self) -> str:
-        return self._catalog.current().tree_hash
 
     # fill in
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from bifrost_kernel import errors, models
-from bifrost_scheduler import executions, services
+from bifrost_scheduler import services, submissions
 from bifrost_scheduler.identity import Principal
 
 Run = Callable[..., httpx.Response]
@@ -106,7 +106,7 @@ def test_visible_organizations(control_plane: Any, organization: str, neighbour:
 
 def test_approval_hash() -> None:
     """An approval is for this code, this workflow and these inputs, in whatever order they were written."""
-    one = executions.approval_hash("code", "workflow", {"a": 1, "b": 2})
-    assert one == executions.approval_hash("code", "workflow", {"b": 2, "a": 1})
+    one = submissions.approval_hash("code", "workflow", {"a": 1, "b": 2})
+    assert one == submissions.approval_hash("code", "workflow", {"b": 2, "a": 1})
     others = [("other", "workflow", {"a": 1, "b": 2}), ("code", "other", {"a": 1, "b": 2}), ("code", "workflow", {})]
-    assert one not in [executions.approval_hash(*other) for other in others]
+    assert one not in [submissions.approval_hash(*other) for other in others]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib import metadata
 from pathlib import Path
 
 from tornado import web
@@ -16,10 +17,15 @@ FOLDER = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".png": "image/png"}
 
 
+BUNDLED = ("voila", "ipywidgets", "anywidget", "jupyterlab_widgets")
+"""Packages whose scripts are served for good under the same version as ours."""
+
+
 class Assets:
     def __init__(self, folder: Path = FOLDER) -> None:
         self.files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in TYPES}
-        self.version = hashlib.sha256(b"".join(self.files.values())).hexdigest()[:12]
+        packages = " ".join(f"{name} {metadata.version(name)}" for name in BUNDLED)
+        self.version = hashlib.sha256(b"".join([*self.files.values(), packages.encode()])).hexdigest()[:12]
 
     def url(self, name: str) -> str:
         """Raises `KeyError` for a name that is none."""

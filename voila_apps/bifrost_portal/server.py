@@ -35,7 +35,7 @@ from voila.static_file_handler import MultiStaticFileHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from bifrost_portal import gate, kernels, messages, shown, visitors
-from bifrost_portal.api_client import ControlPlane
+from bifrost_portal.api_client import ControlPlane, Refused, Unreachable
 from bifrost_portal.assets import AssetHandler, Assets
 from bifrost_portal.pages import runs, schedules, sign_in, workflows
 from bifrost_portal.pages.base import Page, Portal
@@ -276,7 +276,8 @@ class PortalApp(Voila):  # type: ignore[misc]
             await asyncio.sleep(self._portal_settings.session_check_seconds)
             tenants = {tenant.session: tenant.token for tenant in self.kernel_manager.tenants.values()}
             for session, token in tenants.items():
-                with contextlib.suppress(Exception):
+                # A control plane that does not answer is asked again; it ends sessions, and so does nobody else.
+                with contextlib.suppress(Refused, Unreachable):
                     if await self.portal.visitors.check(token) is None:
                         await self.kernel_manager.end_of_session(session)
 
