@@ -31,6 +31,9 @@ _SHORT_TEXTS_REACH = 5_000
 _CANDIDATES = (500, 2_000, 8_000)
 """How many documents of the index are looked into at a time; more would cost more than reading all rows."""
 
+_NARROW = 2_000
+"""A caller with more executions than this in one organization does not narrow a search."""
+
 _WITHIN = """
     WITH spans AS (SELECT value AS start FROM json_each(?))
     SELECT id FROM spans CROSS JOIN executions ON id >= start AND id < start || '~' WHERE
@@ -101,9 +104,26 @@ def _found_outside(wanted: contract.ExecutionFilter, fetch: Fetch) -> set[str]:
 
 
 def _found_within(wanted: contract.ExecutionFilter, documents: Sequence[int], fetch: Fetch) -> set[str]:
-    starts = sorted({text_index.first_id(document // text_index.PLACES) for document in documents})
+    starts: Sequence[str] = sorted({text_index.first_id(document // text_index.PLACES) for document in documents})
+    if wanted.caller is not None and starts:
+        starts = _of_caller(wanted, starts, fetch)
     where, parameters = _where(_every_condition(wanted))
     return {row["id"] for row in fetch(f"{_WITHIN} {where}", [json.dumps(starts), *parameters])}
+
+
+def _of_caller(wanted: contract.ExecutionFilter, starts: Sequence[str], fetch: Fetch) -> Sequence[str]:
+    """Those at which this caller has a row, by the index alone; all of them for a caller who has very many."""
+    own: set[str] = set()
+    window = (starts[0], starts[-1] + "~", _NARROW)
+    for organization in _organizations(wanted, fetch):
+        for index, conditions in _indexed_filters(wanted):
+            where, parameters = _where([("organization = ?", (organization,)), *conditions])
+            sql = f"SELECT id FROM executions INDEXED BY {index} WHERE {where} AND id >= ? AND id < ? LIMIT ?"  # noqa: S608
+            found = fetch(sql, [*parameters, *window])
+            if len(found) == _NARROW:
+                return starts
+            own.update(row["id"][: len(starts[0])] for row in found)
+    return [start for start in starts if start in own]
 
 
 def _containing(wanted: contract.ExecutionFilter, ids: Sequence[str], fetch: Fetch) -> list[str]:
