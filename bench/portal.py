@@ -305,7 +305,7 @@ def main() -> None:
     portal = f"http://localhost:{port}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.copytree(product.WORKSPACE, folder / "workspace")
+        shutil.copytree(product.EXAMPLES, folder / "workspace")
         (folder / "workspace" / "workflows" / "watched.py").write_text(WATCHED)
         (folder / "stock").mkdir()
         with product.running(workspace=str(folder / "workspace"), portal=True, portal_port=port) as api:

@@ -84,7 +84,7 @@ def waiting(number: int, seconds: float) -> None:
         with tempfile.TemporaryDirectory(prefix="bifrost-bench-") as home:
             fill(Path(home), many)
             started = time.perf_counter()
-            with product.running(home=home) as client:
+            with product.running(home=home, workspace=str(product.EXAMPLES)) as client:
                 client.get("/api/health").raise_for_status()
                 took = time.perf_counter() - started
                 share = share_of_a_core(Path(home), seconds)
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--waiting", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    with product.running() as client:
+    with product.running(workspace=str(product.EXAMPLES)) as client:
         idle(client, options.idle)
         burst(client, options.burst)
     waiting(options.waiting, options.seconds)
