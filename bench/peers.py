@@ -24,18 +24,20 @@ def venv(name: str, *packages: str) -> Path:
     folder = FOLDER / name
     stamp = folder / "packages"
     if not stamp.exists() or stamp.read_text() != " ".join(packages):
-        uv = Path(sys.executable).parent / "uv"
-        subprocess.run([uv, "venv", "--quiet", "--clear", folder], check=True)
-        install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", folder / "bin" / "python"]
-        subprocess.run([*install, *packages], check=True)
+        uv = str(Path(sys.executable).parent / "uv")
+        subprocess.run([uv, "venv", "--quiet", "--clear", str(folder)], check=True)
+        python = str(folder / "bin" / "python")
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *packages], check=True
+        )
         stamp.write_text(" ".join(packages))
     return folder / "bin"
 
 
 def versions(bin_folder: Path) -> str:
     """Which versions of what matters stand in an environment."""
-    uv = Path(sys.executable).parent / "uv"
-    command = [uv, "pip", "list", "--quiet", "--format", "json", "--python", bin_folder / "python"]
+    uv = str(Path(sys.executable).parent / "uv")
+    command = [uv, "pip", "list", "--quiet", "--format", "json", "--python", str(bin_folder / "python")]
     listed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     found = {one["name"]: one["version"] for one in listed}
     return ", ".join(f"{name} {found[name]}" for name in NOTICED if name in found)
