@@ -37,7 +37,7 @@ def main() -> None:
             bare += [seconds_of(commit) for _ in range(COMMITS)]
             lines += log_lines(running.client)
             checkpoints.append(seconds_of(lambda: save_checkpoints(running.client)))
-    results.save("durability", judge(Spread.of(bare), Spread.of(lines), Spread.of(checkpoints)))
+    results.save("durability", judge(Spread.of(bare), Spread.of(lines), Spread.of(checkpoints)), is_quick=options.quick)
 
 
 @contextmanager

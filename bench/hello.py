@@ -34,7 +34,7 @@ def main() -> None:
         ways.open_all(client, Path(folder)) as those,
     ):
         taken = turns.take(those, TURNS, 3 if options.quick else options.rounds)
-    results.save("hello", judge({name: Spread.of(seconds) for name, seconds in taken.items()}))
+    results.save("hello", judge({name: Spread.of(seconds) for name, seconds in taken.items()}), is_quick=options.quick)
 
 
 def judge(spreads: Mapping[str, Spread]) -> results.Results:

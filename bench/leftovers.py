@@ -54,7 +54,7 @@ def main() -> None:
         before = at_rest(running)
         answers = run(running, number)
         after = at_rest(running)
-    results.save("leftovers", judge(before, after, answers))
+    results.save("leftovers", judge(before, after, answers), is_quick=options.quick)
 
 
 def run(running: product.Product, number: int) -> callers.Answers:

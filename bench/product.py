@@ -35,19 +35,24 @@ class Product(NamedTuple):
 @contextmanager
 def running(**settings: object) -> Iterator[httpx.Client]:
     """A client of a fresh control plane over the workspace of the benchmarks; both end with the block."""
-    with started(**settings) as product:
+    with started(None, **settings) as product:
         yield product.client
 
 
 @contextmanager
-def started(**settings: object) -> Iterator[Product]:
-    """The same, for who looks at its processes and files, too."""
+def started(trace: Path | None = None, **settings: object) -> Iterator[Product]:
+    """The same, for who looks at its processes and files, too.
+
+    Args:
+        trace: where clocks at its stations write what they noted, at the end; None runs it without clocks.
+    """
     with tempfile.TemporaryDirectory(prefix="bifrost-bench-") as name:
         folder = Path(name)
         home, temporary = Path(str(settings.get("home", folder / "home"))), folder / "tmp"
         temporary.mkdir()
         chosen = {"home": str(home), "workspace": str(WORKSPACE), "dev": True, "lab": False, "portal": False, "port": 0}
-        command = [sys.executable, "-m", "bifrost_scheduler.web.serve", json.dumps(chosen | settings)]
+        served = ["bifrost_scheduler.web.serve"] if trace is None else ["bench.traced"]
+        command = [sys.executable, "-m", *served, json.dumps(chosen | settings), *([str(trace)] if trace else [])]
         environment = os.environ | {"TMPDIR": str(temporary)}
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
         try:

@@ -23,14 +23,14 @@ class Results(Frozen):
     notes: tuple[str, ...] = ()
     ways: dict[str, Spread] = Field(default_factory=dict)
     """Times by way, where ways are compared; the first is ours."""
+    per_second: dict[str, float] = Field(default_factory=dict)
+    """Runs under load, by way."""
+    is_quick: bool = False
 
-    @property
-    def missed(self) -> list[Target]:
-        return [target for target in self.targets if not target.is_met]
 
-
-def save(name: str, results: Results) -> None:
+def save(name: str, results: Results, *, is_quick: bool) -> None:
     """Keep them for the report, in place of what was found before, and print them."""
+    results = results.model_copy(update={"is_quick": is_quick})
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}.json").write_text(results.model_dump_json(indent=1))
     show(results)

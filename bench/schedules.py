@@ -195,7 +195,11 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=100)
     parser.add_argument("--waiting", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     options = parser.parse_args()
+    if options.quick:
+        options.burst, options.idle = options.burst // 10, options.idle // 10
+        options.waiting, options.seconds = options.waiting // 10, options.seconds / 10
     with product.running(workspace=str(product.EXAMPLES)) as client:
         idle(client, options.idle)
         burst(client, options.burst)

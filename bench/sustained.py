@@ -83,7 +83,7 @@ def main() -> None:
         before = command_lines(Path(folder), options.cli_seconds)
         load = measure(options.seconds)
         after = command_lines(Path(folder), options.cli_seconds)
-    results.save("sustained", judge(load, (before, after)))
+    results.save("sustained", judge(load, (before, after)), is_quick=options.quick)
 
 
 def command_lines(folder: Path, seconds: float) -> float:
@@ -146,7 +146,8 @@ def judge(load: Load, command_line: Sequence[float]) -> results.Results:
         ),
     )
     errors = (f"Errors: {callers.different(load.answers.errors)}",) if load.answers.errors else ()
-    return results.Results(tables=(table,), targets=targets, notes=errors)
+    per_second = {"Bifrost": load.per_second, "papermill CLI, clean environment": statistics.mean(command_line)}
+    return results.Results(tables=(table,), targets=targets, notes=errors, per_second=per_second)
 
 
 def ends(samples: Sequence[Sample]) -> tuple[float, float]:
