@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def command_lines(folder: Path, seconds: float) -> float:
-    """Runs per second of papermill's command, as many at once as the machine has cores in the target."""
+    """Runs per second of papermill's command, two at once."""
     started = time.monotonic()
     with ThreadPoolExecutor(PARALLEL_CLI) as threads:
         counts = threads.map(_runs_until, repeat(started + seconds), repeat(folder), range(PARALLEL_CLI))

@@ -62,6 +62,7 @@ def prepare(folder: Path) -> None:
 def open_all(client: httpx.Client, folder: Path) -> Iterator[dict[str, Way]]:
     """Every way, ours first; the processes of peers end with the block."""
     prepare(folder)
+    peers.compile_here()
     given = json.dumps(notebook.PARAMETERS), notebook.ANSWER
     source = folder / "in.ipynb"
     with (
