@@ -55,8 +55,8 @@ def versions(bin_folder: Path) -> str:
 @contextmanager
 def driven(
     bin_folder: Path, driver: str, *arguments: object, environment: Mapping[str, str] = NOTHING
-) -> Iterator[Callable[[], None]]:
-    """A warm process in a peer's environment, and the function that has it run once, from the asking to the end.
+) -> Iterator[Callable[[str], None]]:
+    """A warm process in a peer's environment, and the function that has it run once what is named, until it is over.
 
     Raises:
         RuntimeError: the peer failed; the function raises it, too.
@@ -76,12 +76,12 @@ def driven(
         # Leaving the process closes its input, at which it ends.
         with process:
             _expect("ready", process, complaints)
-            yield lambda: _run(process, complaints)
+            yield lambda what: _run(what, process, complaints)
 
 
-def _run(process: subprocess.Popen[str], complaints: IO[bytes]) -> None:
+def _run(what: str, process: subprocess.Popen[str], complaints: IO[bytes]) -> None:
     assert process.stdin is not None
-    process.stdin.write("run\n")
+    process.stdin.write(f"{what}\n")
     _expect("done", process, complaints)
 
 

@@ -21,6 +21,7 @@ CLI_CLEAN = "papermill CLI, clean environment"
 IN_PROCESS = "papermill.execute_notebook, warm process"
 JOBS = "jupyter-scheduler, a process per job"
 PREFECT = "Prefect flow with one task, warm process"
+PREFECT_ASYNC = "Prefect async flow with one task, warm process"
 
 # FastAPI 0.150 and later take away what Prefect's server still uses.
 PACKAGES = {
@@ -64,19 +65,20 @@ def open_all(client: httpx.Client, folder: Path) -> Iterator[dict[str, Way]]:
     prepare(folder)
     peers.compile_here()
     given = json.dumps(notebook.PARAMETERS), notebook.ANSWER
-    source = folder / "in.ipynb"
+    source, hello = folder / "in.ipynb", folder / "hello.py"
     with (
         peers.driven(peer("papermill"), "papermill_in_process", source, folder / "warm.ipynb", *given) as in_process,
         peers.driven(peer("jupyter-scheduler"), "scheduler_jobs", source, *given) as jobs,
-        peers.driven(peer("prefect"), "prefect_flow", folder / "hello.py", *given, environment=_QUIET) as prefect,
+        peers.driven(peer("prefect"), "prefect_flow", hello, *given, environment=_QUIET) as prefect,
     ):
         yield {
             OURS: lambda: call(client),
             CLI_HERE: lambda: command_line(Path(sys.executable).parent, folder),
             CLI_CLEAN: lambda: command_line(peer("papermill"), folder),
-            IN_PROCESS: in_process,
-            JOBS: jobs,
-            PREFECT: prefect,
+            IN_PROCESS: lambda: in_process("run"),
+            JOBS: lambda: jobs("run"),
+            PREFECT: lambda: prefect("plain"),
+            PREFECT_ASYNC: lambda: prefect("coroutine"),
         }
 
 

@@ -1,4 +1,4 @@
-"""What every driver does: run once for each line that comes in, and say `done` on a line of its own.
+"""What every driver does: for each line that comes in, run once what it names, and say `done` on a line of its own.
 
 Drivers are started by `bench.peers.Driven` in the environment of a peer, and import nothing but the peer.
 """
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 
 
-def answer(run: Callable[[], object]) -> None:
+def answer(**runs: Callable[[], object]) -> None:
     """Serve until the input ends. What the peer prints goes to stderr, so that it is no answer."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     answers.write("ready\n")
-    for _ in sys.stdin:
-        run()
+    for line in sys.stdin:
+        runs[line.strip()]()
         answers.write("done\n")

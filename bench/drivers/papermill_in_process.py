@@ -17,7 +17,7 @@ def main(source: str, target: str, parameters: str, expected: str) -> None:
         if expected not in json.dumps(executed["cells"][-1]["outputs"], ensure_ascii=False):
             raise RuntimeError("papermill did not greet")
 
-    answer(run)
+    answer(run=run)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(source: str, parameters: str, expected: str) -> None:
         ):
             raise RuntimeError(f"jupyter-scheduler: {job.status} {job.status_message}")
 
-    answer(run)
+    answer(run=run)
 
 
 def start(scheduler: Scheduler, wanted: CreateJob) -> str:
