@@ -12,11 +12,8 @@ check:          ## format, lint, types, floors; no tests
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench:          ## the figures, as ratios against peers measured in the same run
-	.venv/bin/python -m bench.hello
-	.venv/bin/python -m bench.portal
-	.venv/bin/python -m bench.schedules
-	.venv/bin/python -m bench.history
+bench:          ## the figures, as ratios to peers in the same run, into docs/performance.md; `make bench QUICK=--quick` to try it out
+	.venv/bin/python -m bench $(QUICK)
 
 soak:           ## hours of what the tests only sample: 40 expressions in 40 zones over 20 years, a day of 200 kills
 	BIFROST_SOAK=1 .venv/bin/python -m pytest -s --timeout 7200 tests/kernel/test_cron.py tests/scheduler/test_schedules_killed.py

@@ -172,7 +172,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="twenty thousand rows, five rounds")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.rows, chosen.rounds = 20_000, 5
     with tempfile.TemporaryDirectory(prefix="bifrost-bench-") as folder:
         missed = compare(Path(folder), chosen.rows, chosen.rounds)
     raise SystemExit(f"missed: {', '.join(missed)}" if missed else 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
 import re
 import shutil
 import socket
@@ -20,8 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bench import product
+from bench.health import Health
 
 PASSWORD = "correct horse battery"
 SIGN_INS = 2
@@ -191,46 +189,6 @@ def report(taken: Mapping[str, list[tuple[float, int, int]]]) -> None:
         print(f"{name:<24} {times} {kilobytes[0]:>8.0f} {kilobytes[1]:>8.0f} {median / own:>5.1f}x")
 
 
-class Health:
-    """Asks the control plane all the time how it is, from a process of its own, and notes how long each answer took."""
-
-    def __init__(self, url: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._over, self._ready, self._answers = context.Event(), context.Event(), context.SimpleQueue()
-        self._process = context.Process(target=ask_for_health, args=(url, self._ready, self._over, self._answers))
-        self.seconds: list[float] = []
-
-    def __enter__(self) -> Health:
-        self._process.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.seconds = self._answers.get()
-        self._process.join()
-
-    def tell(self, what: str) -> None:
-        ordered = sorted(self.seconds)
-        figures = [statistics.median(ordered), ordered[int(len(ordered) * 0.99)], ordered[-1]]
-        shown = "  ".join(
-            f"{name} {value * 1000:.0f} ms" for name, value in zip(("median", "p99", "max"), figures, strict=True)
-        )
-        print(f"{what:<44} health of the control plane: {shown}  n={len(ordered)}")
-
-
-def ask_for_health(url: str, ready: Event, over: Event, answers: SimpleQueue[list[float]]) -> None:
-    seconds: list[float] = []
-    with httpx.Client(base_url=url) as client:
-        client.get("/api/health")
-        ready.set()
-        while not over.wait(0.02):
-            started = time.perf_counter()
-            client.get("/api/health").raise_for_status()
-            seconds.append(time.perf_counter() - started)
-    answers.put(seconds)
-
-
 async def crowd(url: str, portal: str, links: list[str], run: str, kernels: Callable[[], int]) -> None:
     """Many people with a form and live events open."""
     people = len(links)
@@ -299,13 +257,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--sessions", type=int, default=100)
+    parser.add_argument("--quick", action="store_true", help="two rounds, ten people")
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.sessions = 2, 10
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     port = free_port()
     portal = f"http://localhost:{port}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.copytree(product.WORKSPACE, folder / "workspace")
+        shutil.copytree(product.EXAMPLES, folder / "workspace")
         (folder / "workspace" / "workflows" / "watched.py").write_text(WATCHED)
         (folder / "stock").mkdir()
         with product.running(workspace=str(folder / "workspace"), portal=True, portal_port=port) as api:

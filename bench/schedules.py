@@ -84,7 +84,7 @@ def waiting(number: int, seconds: float) -> None:
         with tempfile.TemporaryDirectory(prefix="bifrost-bench-") as home:
             fill(Path(home), many)
             started = time.perf_counter()
-            with product.running(home=home) as client:
+            with product.running(home=home, workspace=str(product.EXAMPLES)) as client:
                 client.get("/api/health").raise_for_status()
                 took = time.perf_counter() - started
                 share = share_of_a_core(Path(home), seconds)
@@ -195,8 +195,12 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=100)
     parser.add_argument("--waiting", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     options = parser.parse_args()
-    with product.running() as client:
+    if options.quick:
+        options.burst, options.idle = options.burst // 10, options.idle // 10
+        options.waiting, options.seconds = options.waiting // 10, options.seconds / 10
+    with product.running(workspace=str(product.EXAMPLES)) as client:
         idle(client, options.idle)
         burst(client, options.burst)
     waiting(options.waiting, options.seconds)
