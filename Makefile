@@ -15,6 +15,7 @@ check:          ## format, lint, types, floors; no tests
 bench:          ## the figures, as ratios against peers measured in the same run
 	.venv/bin/python -m bench.hello
 	.venv/bin/python -m bench.portal
+	.venv/bin/python -m bench.kernels
 	.venv/bin/python -m bench.schedules
 	.venv/bin/python -m bench.history
 
