@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import site
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 _MARKS = (".dist-info", ".egg-info", ".egg-link", ".pth")
@@ -16,7 +16,7 @@ _MARKS = (".dist-info", ".egg-info", ".egg-link", ".pth")
 
 
 def read_stamp(folders: Sequence[str] | None = None) -> str:
-    """The same text as long as nothing was installed, replaced or removed; sources of editable installs don't count.
+    """The same text as long as nothing was installed, replaced or removed; changes of sources don't count.
 
     Args:
         folders: where packages lie; None means wherever this interpreter looks.
@@ -28,8 +28,7 @@ def read_stamp(folders: Sequence[str] | None = None) -> str:
 
 
 def _package_folders() -> Iterable[str]:
-    own = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    return dict.fromkeys([*site.getsitepackages(), *own])
+    return dict.fromkeys(folder for folder in sys.path if folder)
 
 
 def _marks(folder: str) -> Iterator[str]:
