@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitlets import Bool, List, Unicode
@@ -28,6 +27,11 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONP
 """All that the fork server gets of the Jupyter server's environment; each kernel is then given its own."""
 
 MESSAGE_BYTES = 256 * 1024
+_SERVE = (
+    "import sys; del sys.path[0]; from bifrost_kernel.forkserver import interactive; interactive.main(sys.argv[1:])"
+)
+"""Not by `-m`, since `__main__` becomes the notebook's; nor with `-P`, which IPython heeds: no notebook could import what
+lies beside it."""
 _ANSWER_SECONDS = 60.0
 _ATTEMPTS = 2
 
@@ -68,12 +72,9 @@ class _Process:
         self._ids = itertools.count(1)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(_ANSWER_SECONDS)
-        # By the path and not by the environment, which kernels and their programs would inherit.
-        package_folder = str(Path(__file__).parent.parent)
-        code = f"import sys; sys.path.insert(0, {package_folder!r}); {_SERVE}"
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code, str(theirs.fileno()), options.model_dump_json()],
+                [sys.executable, "-c", _SERVE, str(theirs.fileno()), options.model_dump_json()],
                 env={name: os.environ[name] for name in INHERITED if name in os.environ},
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
@@ -114,9 +115,6 @@ class _Process:
         if not data:
             raise ConnectionResetError("the fork server has ended")
         return json.loads(data), descriptors
-
-
-_SERVE = "from bifrost_kernel.forkserver import interactive; interactive.main(sys.argv[1:])"
 
 
 class KernelServer(SingletonConfigurable):

@@ -134,6 +134,14 @@ def test_its_name_is_that_of_a_kernel(start: StartKernel) -> None:
     assert kernel.manager.connection_file in " ".join(kernel.process.cmdline())
 
 
+def test_modules_are_found_as_in_any_kernel(start: StartKernel, tmp_path: Path) -> None:
+    """Those beside the notebook, as a fresh Python finds them; the fork server's own place is not among them."""
+    (tmp_path / "beside.py").write_text("value = 42")
+    kernel = start()
+    assert kernel.run("import beside; print(beside.value)") == "42\n"
+    assert kernel.run("import sys; print(sys.path.count(''), sys.flags.safe_path)") == "1 False\n"
+
+
 def test_two_kernels_differ(start: StartKernel) -> None:
     """They share neither variables nor random numbers, nor the name of their session."""
     one, other = start(), start()
