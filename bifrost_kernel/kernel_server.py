@@ -30,9 +30,10 @@ MESSAGE_BYTES = 256 * 1024
 _SERVE = (
     "import sys; del sys.path[0]; from bifrost_kernel.forkserver import interactive; interactive.main(sys.argv[1:])"
 )
-"""Not by `-m`, since `__main__` becomes the notebook's; nor with `-P`, which IPython heeds: no notebook could import what
-lies beside it."""
+"""Not by `-m`, since `__main__` becomes the notebook's; nor with `-P`, which IPython heeds: no notebook could import
+what lies beside it."""
 _ANSWER_SECONDS = 60.0
+_END_SECONDS = 5.0
 _ATTEMPTS = 2
 
 
@@ -105,7 +106,11 @@ class _Process:
     def end(self) -> None:
         """End it now, with every kernel that it still has."""
         self._control.close()
-        self.process.wait()
+        try:
+            self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def has_ended(self) -> bool:
         return self.process.poll() is not None

@@ -159,6 +159,18 @@ def test_widgets_that_were_imported_before_work(start: StartKernel) -> None:
     assert {"jupyter.widget", "jupyter.widget.control"} <= set(targets)
 
 
+def test_a_debugger_attaches(start: StartKernel) -> None:
+    """JupyterLab's debugger finds in a forked kernel what it finds in others."""
+    kernel = start()
+    assert kernel.client.kernel_info(reply=True, timeout=60)["content"]["supported_features"].count("debugger") == 1
+    attach = {"justMyCode": True, "connect": {"host": "127.0.0.1", "port": 0}}
+    for sequence, (command, arguments) in enumerate([("initialize", {"clientID": "test", "adapterID": ""}),
+                                                     ("attach", attach)]):  # fmt: skip
+        request = {"type": "request", "seq": sequence, "command": command, "arguments": arguments}
+        kernel.client.control_channel.send(kernel.client.session.msg("debug_request", request))
+        assert kernel.client.get_control_msg(timeout=60)["content"]["success"] is True
+
+
 def test_an_interrupt_stops_a_busy_cell(start: StartKernel) -> None:
     """The cell fails with KeyboardInterrupt, and the kernel lives on."""
     kernel = start()
