@@ -386,7 +386,7 @@ class KernelSource:
                 log.error("kernels.no_successor", message="the fork server from before the installation goes on")
             if generation is self._generation:
                 self._generation, self._coming = self._coming, None
-                if not self._closing:
+                if not self._closing and self._refusal is None:
                     log.error("kernels.fork_server_ended", pid=generation.process.pid)
         generation.end()
         with self._lock:
