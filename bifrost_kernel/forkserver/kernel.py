@@ -206,10 +206,8 @@ class LeanKernel(IPythonKernel):
         """The engine sends one request at a time, so that there is never one to abort."""
 
 
-def build(preload: Sequence[str] = ()) -> LeanKernel:
+def build() -> LeanKernel:
     """Make the one kernel that all children inherit, warm, before any thread exists."""
-    for name in preload:
-        __import__(name)
     config = Config()
     config.HistoryManager.enabled = False
     config.Completer.use_jedi = False

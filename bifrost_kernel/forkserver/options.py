@@ -19,7 +19,9 @@ class ServerOptions(models.Frozen):
     working_folder: str | None = None
     """Where kernels start; None means in their private folder."""
     preload: tuple[str, ...] = ()
-    """Third-party modules that are imported once for all kernels."""
+    """Third-party modules that are imported once for all kernels; one that cannot be is reported and left out."""
+    first_slot: int = 0
+    """Kernels are numbered from here on, so that those of two fork servers need not be one user of the machine."""
     limits: sandbox.Limits = sandbox.Limits()
     namespaces: bool = True
     level: sandbox.Level = sandbox.Level.NONE

@@ -4,6 +4,7 @@ Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id
 `{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with five descriptors: engine socket, broker socket,
 console pipe, doorstep (where the listener for the egress proxy comes from at level full, and whose end is the kernel's)
 and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0}` follows when it ends.
+After `{"op": "retire"}` the spares end, and the server with its last kernel.
 When the socket closes, the server ends at once and every kernel with it. It never runs author code itself.
 """
 
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from bifrost_kernel.forkserver import filesystem, kernel, proxied, sandbox
+from bifrost_kernel.forkserver import filesystem, kernel, preloading, proxied, sandbox
 from bifrost_kernel.forkserver.options import ServerOptions
 
 REFILL_AFTER_IDLE_MS = 20
@@ -65,7 +66,8 @@ class Server:
         self._cell = sandbox.Cell(standing.enclosure)
         if standing.level is not sandbox.Level.NONE:
             sandbox.rehearse(standing, self._cell)
-        self._template = kernel.build(options.preload)
+        self._not_preloaded = preloading.load(options.preload)
+        self._template = kernel.build()
         if standing.level is sandbox.Level.FULL:
             proxied.trust_environment()
         # IPython makes a profile folder; kernels must not find a place that they all can write to.
@@ -73,15 +75,17 @@ class Server:
         self._running: dict[int, Running] = {}
         self._spares: list[Running] = []
         self._made = 0
+        self._is_retired = False
         self._poller = select.epoll()
         self._poller.register(control.fileno(), select.EPOLLIN)
 
     def serve(self) -> None:
-        """Answer until the control plane closes its end."""
+        """Answer until the control plane closes its end, or the last kernel ended after it was retired."""
         gc.collect()
         gc.freeze()
-        self._send({"event": "ready", "level": self._standing.level, "enclosure": self._standing.enclosure})
-        while True:
+        standing = {"level": self._standing.level, "enclosure": self._standing.enclosure}
+        self._send({"event": "ready", **standing, "not_preloaded": self._not_preloaded})
+        while self._running or not self._is_retired:
             events = self._poller.poll(self._idle_seconds())
             if not events:
                 self._refill()
@@ -92,7 +96,8 @@ class Server:
                     return
 
     def _idle_seconds(self) -> float | None:
-        return REFILL_AFTER_IDLE_MS / 1000 if len(self._spares) < self._options.spares else None
+        needs_spares = len(self._spares) < self._options.spares and not self._is_retired
+        return REFILL_AFTER_IDLE_MS / 1000 if needs_spares else None
 
     def _refill(self) -> None:
         # A machine without room for a spare still answers requests, or says why it can't.
@@ -104,6 +109,9 @@ class Server:
         if not data:
             return False
         request = json.loads(data)
+        if request["op"] == "retire":
+            self._retire()
+            return True
         try:
             running = self._spares.pop(0) if self._spares else self._start(spare=False)
         except OSError as error:
@@ -111,6 +119,11 @@ class Server:
             return True
         self._hand_out(running, request["id"])
         return True
+
+    def _retire(self) -> None:
+        self._is_retired = True
+        for spare in self._spares:
+            signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
 
     def _hand_out(self, running: Running, request_id: int) -> None:
         message = {"event": "acquired", "id": request_id, "kernel": running.name, "folder": running.folder}
@@ -162,7 +175,7 @@ class Server:
 
     def _free_slot(self) -> int:
         taken = {running.slot for running in self._running.values()}
-        return next(slot for slot in itertools.count() if slot not in taken)
+        return next(slot for slot in itertools.count(self._options.first_slot) if slot not in taken)
 
     def _watch(self, pid: int, slot: int, folder: str | None, descriptors: tuple[int, ...]) -> Running:
         self._made += 1

@@ -43,7 +43,7 @@ from bifrost_scheduler.passwords import Passwords
 from bifrost_scheduler.people import People
 from bifrost_scheduler.records import Records
 from bifrost_scheduler.runner.gate import EgressGate
-from bifrost_scheduler.runner.kernels import KernelSource
+from bifrost_scheduler.runner.kernels import PRELOADED, KernelSource
 from bifrost_scheduler.runner.outputs import OutputLimits
 from bifrost_scheduler.runner.pool import EnginePool
 from bifrost_scheduler.runner.runner import Runner
@@ -217,6 +217,7 @@ def build(settings: Settings) -> Services:
     prefix = clear_leftovers(settings.home)
     kernels = KernelSource.start(
         spares=settings.spare_kernels,
+        preload=(*PRELOADED, *settings.preload),
         limits=kernel_limits(settings),
         level=settings.sandbox,
         visible=(str(settings.code_dir),),

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     spare_kernels: int = Field(default=2, ge=0)
     """Kernels that are forked ahead of the next execution."""
 
+    preload: CommaSeparated = ()
+    """Installed packages that are imported once for all executions, e.g. `pandas,msal`; comma-separated."""
+
     sync_wait_seconds: float = Field(default=30.0, gt=0)
     """How long a synchronous call waits in the queue before it is answered with 202."""
 
@@ -183,7 +186,15 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("allowed_hosts", "egress_allow", "oidc_allowed_domains", mode="before")
+    @field_validator("preload")
+    @classmethod
+    def _module_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is no name of a module as `import` takes it, e.g. pandas")
+        return names
+
+    @field_validator("allowed_hosts", "egress_allow", "preload", "oidc_allowed_domains", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -77,6 +77,11 @@ def test_the_kernel_sees_no_credential(kernel: Kernel) -> None:
     assert "BIFROST_TOKEN" not in shown
 
 
+def test_the_kernel_is_a_fork(kernel: Kernel) -> None:
+    """It was not executed for this notebook: what it imports was imported before."""
+    assert "bifrost: kernels for people" in kernel.run("import os; print(open(f'/proc/{os.getppid()}/cmdline').read())")
+
+
 def test_workspace_modules_can_be_imported(kernel: Kernel) -> None:
     """A module of the workspace is importable as it is in a workflow."""
     assert "Error" not in kernel.run("from modules import directory")

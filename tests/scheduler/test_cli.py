@@ -24,9 +24,15 @@ def bifrost(control_plane: Any) -> Bifrost:
     """`bifrost("run", "nothing", key=…, given=…, url=…)` with the developer's key; `key=None` sets none."""
 
     def call(
-        *arguments: str, key: str | None = "test", given: str = "", url: str | None = None, home: Path | None = None
+        *arguments: str,
+        key: str | None = "test",
+        given: str = "",
+        url: str | None = None,
+        home: Path | None = None,
+        preload: str = "",
     ) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BIFROST_")}
+        environment["BIFROST_PRELOAD"] = preload
         environment["BIFROST_URL"] = url or control_plane.base_url
         environment["BIFROST_HOME"] = str(home or control_plane.services.settings.home)
         if key is not None:
@@ -335,6 +341,17 @@ def test_doctor_finds_an_open_home(bifrost: Bifrost, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     done = bifrost("doctor", home=tmp_path)
     assert (done.returncode, "chmod 700" in done.stdout, "chmod 600" in done.stdout) == (1, True, True)
+
+
+def test_doctor_names_what_cannot_be_preloaded(bifrost: Bifrost) -> None:
+    """A package that is not there is a warning with the reason; those that are there are listed."""
+    for preload, state, text in (
+        ("colorsys,no_such_module_here", "warning", "No module named 'no_such_module_here'"),
+        ("colorsys", "ok", "colorsys"),
+    ):
+        findings = {one["check"]: one for one in json.loads(bifrost("doctor", "--json", preload=preload).stdout)}
+        assert findings["Preload"]["state"] == state
+        assert text in findings["Preload"]["text"]
 
 
 def test_help(bifrost: Bifrost) -> None:

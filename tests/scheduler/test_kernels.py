@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -165,6 +166,105 @@ def test_fork_server_is_replaced() -> None:
         assert say(second, "print(1)") == "1\n"
         second.close()
         first.close()
+    finally:
+        source.close()
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[KernelSource]:
+    """A source that looks often whether something is installed in `tmp_path`."""
+    source = KernelSource.start(spares=1, preload=(), package_folders=[str(tmp_path)], look_seconds=0.05)
+    source.wait_ready()
+    yield source
+    source.close()
+
+
+def install(folder: Path) -> None:
+    (folder / "thing-2.0.dist-info").mkdir()
+
+
+class Busy:
+    """Takes kernels one after the other while the block runs, and counts those that said what they should."""
+
+    def __init__(self, source: KernelSource) -> None:
+        self._source = source
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._work) for _ in range(3)]
+        self.refusals: list[errors.Unavailable] = []
+        self.said: list[str] = []
+
+    def __enter__(self) -> Busy:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            try:
+                kernel = self._source.acquire()
+            except errors.Unavailable as refusal:
+                self.refusals.append(refusal)
+                continue
+            self.said.append(say(kernel, "print('done')"))
+            kernel.close()
+
+
+def test_an_installation_leaves_no_gap(watching: KernelSource, tmp_path: Path) -> None:
+    """Kernels come from a new fork server; the old one's run to their end, it ends with them, and none is refused."""
+    before, old = psutil.Process(watching.fork_server_pid()), watching.acquire()
+    with Busy(watching) as busy:
+        install(tmp_path)
+        assert until(lambda: watching.fork_server_pid() != before.pid)
+        served = len(busy.said)
+        assert until(lambda: len(busy.said) > served + 10)
+    assert not busy.refusals
+    assert set(busy.said) == {"done\n"}
+    assert say(old, "print('alive')") == "alive\n"
+    old.close()
+    before.wait(timeout=10)
+
+
+def test_a_dead_fork_server_leaves_no_gap(watching: KernelSource) -> None:
+    """Kernels that run die with it; whoever asks for one meanwhile waits, and none is refused."""
+    before = psutil.Process(watching.fork_server_pid())
+    with Busy(watching) as busy:
+        before.kill()
+        assert until(lambda: watching.fork_server_pid() not in (None, before.pid))
+        served = len(busy.said)
+        assert until(lambda: len(busy.said) > served + 10)
+    assert not busy.refusals
+    assert busy.said.count("done\n") >= len(busy.said) - 3
+
+
+def test_a_successor_that_does_not_start_changes_nothing(watching: KernelSource, tmp_path: Path) -> None:
+    """When it ends before it is ready, the old fork server goes on; the next installation is another try."""
+    before, family = watching.fork_server_pid(), set(psutil.Process().children())
+    install(tmp_path)
+    assert until(lambda: bool(set(psutil.Process().children()) - family))
+    for successor in set(psutil.Process().children()) - family:
+        successor.kill()
+    kernel = watching.acquire()
+    assert say(kernel, "print('alive')") == "alive\n"
+    assert watching.fork_server_pid() == before
+    (tmp_path / "other-1.0.dist-info").mkdir()
+    assert until(lambda: watching.fork_server_pid() != before)
+    assert say(kernel, "print('alive')") == "alive\n"
+    kernel.close()
+
+
+def test_what_cannot_be_preloaded_is_told() -> None:
+    """Kernels are there all the same, with what could be."""
+    source = KernelSource.start(spares=0, preload=("colorsys", "no_such_module_here"))
+    try:
+        kernel = source.acquire()
+        assert say(kernel, "import sys; print('colorsys' in sys.modules)") == "True\n"
+        kernel.close()
+        assert "No module named" in source.find_not_preloaded()["no_such_module_here"]
     finally:
         source.close()
 

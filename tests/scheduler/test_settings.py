@@ -80,6 +80,13 @@ def test_an_egress_rule_is_host_and_port(pair):
         Settings(egress_allow=(pair,))
 
 
+def test_packages_to_preload_are_names_of_modules():
+    """Comma-separated in the environment; what `import` would not take is refused by name."""
+    assert Settings(preload="pandas, msal.application").preload == ("pandas", "msal.application")
+    with pytest.raises(pydantic.ValidationError, match=r"'pandas==2\.2' is no name of a module"):
+        Settings(preload="httpx,pandas==2.2")
+
+
 def test_every_setting_is_documented():
     """Each field has its description."""
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []

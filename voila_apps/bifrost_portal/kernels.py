@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
 from traitlets import Float, Int, List
@@ -38,6 +38,13 @@ class OwnKernelspec(KernelSpecManager):
     """This Python's own kernel and no other: what else is installed on the machine is not for customers."""
 
     kernel_dirs: List[str] = List([])
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Of kernels that are forked with imports done, and are given just what the form needs."""
+        found: KernelSpec = super().get_kernel_spec(kernel_name)
+        provisioner = {"provisioner_name": "bifrost-provisioner", "config": {"opens_session": False}}
+        found.metadata = {**found.metadata, "kernel_provisioner": provisioner}
+        return found
 
 
 @dataclass

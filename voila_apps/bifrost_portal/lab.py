@@ -16,6 +16,8 @@ from pathlib import Path
 from jupyterlab.labapp import LabApp
 from traitlets.config import Config
 
+from bifrost_kernel.kernel_server import KernelServer
+
 DEFAULT_KERNEL = "bifrost"
 
 
@@ -31,6 +33,7 @@ def configure(config: Config, *, host: str, port: int, workspace: str) -> Config
     config.MultiKernelManager.default_kernel_name = DEFAULT_KERNEL
     # Output of a kernel travels over Unix sockets: over TCP every process of the machine could read along.
     config.KernelManager.transport = "ipc"
+    config.KernelServer.preload = ["bifrost_kernel.extension", "bifrost_portal.form_widget"]
     config.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
     # Only what authors meet: Voila as an extension of this server would run whatever a visitor sends to a kernel.
     config.ServerApp.jpserver_extensions = {
@@ -61,7 +64,10 @@ def main(arguments: list[str]) -> None:
     # Sockets of kernels lie here: private, and short, since a Unix address has 108 bytes at most.
     with tempfile.TemporaryDirectory(prefix="bifrost-") as runtime:
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        server = KernelServer.instance(config=config)
+        server.start_early()
         LabApp.initialize_server(argv=[], config=config).start()
+        server.close()
 
 
 def _end_with(lifeline: int) -> None:

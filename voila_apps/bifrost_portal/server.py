@@ -34,6 +34,7 @@ from voila.paths import collect_static_paths, collect_template_paths
 from voila.static_file_handler import MultiStaticFileHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
+from bifrost_kernel.kernel_server import KernelServer
 from bifrost_portal import gate, kernels, messages, shown, visitors
 from bifrost_portal.api_client import ControlPlane, Refused, Unreachable
 from bifrost_portal.assets import AssetHandler, Assets
@@ -337,6 +338,8 @@ def configuration(settings: PortalSettings, folder: Path, assets: Assets) -> Con
     config.FormKernels.allow_tracebacks = False
     # Output of a kernel travels over Unix sockets: over TCP every process of the machine could read along.
     config.KernelManager.transport = "ipc"
+    config.KernelServer.preload = ["bifrost_portal.form_widget"]
+    config.KernelServer.has_debugger = False
     return config
 
 
@@ -384,9 +387,14 @@ def main(arguments: list[str]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="bifrost-portal-"))
     try:
         prepare_folder(folder)
-        app = PortalApp(settings, folder, config=configuration(settings, folder, Assets()))
+        config = configuration(settings, folder, Assets())
+        server = KernelServer.instance(config=config)
+        if settings.kernels:
+            server.start_early()
+        app = PortalApp(settings, folder, config=config)
         app.initialize(argv=[])
         app.start()
+        server.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

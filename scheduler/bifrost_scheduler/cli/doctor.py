@@ -41,6 +41,7 @@ def doctor(as_json: AsJson = False) -> None:
         _disk,
         _sandbox,
         _chosen_sandbox,
+        _preload,
         _lab,
         _git,
         _control_plane,
@@ -96,6 +97,23 @@ def _chosen_sandbox(home: Path) -> Finding:
     if chosen == "full":
         return Finding("Sandbox level", "ok", "full, or no workflow runs")
     return Finding("Sandbox level", "warning", f"BIFROST_SANDBOX={chosen}: workflows may read what this user reads")
+
+
+def _preload(home: Path) -> Finding:
+    """Tried out as the fork server does it, without this process's environment."""
+    names = [name.strip() for name in os.environ.get("BIFROST_PRELOAD", "").split(",") if name.strip()]
+    if not names:
+        return Finding("Preload", "ok", "nothing besides what every kernel has")
+    asked = [sys.executable, "-P", "-m", "bifrost_kernel.forkserver.preloading", *names]
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+    tried = subprocess.run(asked, env=kept, capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        return Finding("Preload", "error", f"importing {', '.join(names)} ends Python with {tried.returncode}")
+    # A package may print something first.
+    reasons = json.loads(tried.stdout.strip().rpartition("\n")[2])
+    if reasons:
+        return Finding("Preload", "warning", "; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+    return Finding("Preload", "ok", ", ".join(names))
 
 
 def _lab(home: Path) -> Finding:

@@ -1,7 +1,9 @@
 """The control plane's side of the fork server: where kernels come from and how they are ended.
 
 The runner acquires a kernel per execution; the papermill engine starts a private source for a stranger's notebook. A
-fork server that dies is replaced, and takes only its own kernels with it. Nothing here reads what a kernel says.
+fork server that dies is replaced, and takes only its own kernels with it. When packages were installed, a successor is
+made ready, and from then on hands out kernels; those of the old one run to their end. Nothing here reads what a kernel
+says.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -17,15 +20,20 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
+
 import bifrost_kernel
-from bifrost_kernel import errors, models
+from bifrost_kernel import errors, installed, models
 from bifrost_kernel.forkserver import protocol, sandbox
 from bifrost_kernel.forkserver.options import ServerOptions
+
+log = structlog.get_logger("bifrost.kernels")
 
 ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables of the control plane that a kernel may see; everything else stays behind."""
@@ -36,9 +44,15 @@ first, also when author code takes every core."""
 
 PRELOADED = ("httpx", "requests", "aiohttp")
 
+LOOK_SECONDS = 2.0
+"""How often it is looked whether packages were installed; twice the same means that the installer is done."""
+
 _START_ATTEMPTS = 3
 _FAREWELL_SECONDS = 5.0
 _MESSAGE_BYTES = 64 * 1024
+_SLOTS = 250
+"""Numbers of kernels that a fork server has for itself, before those of its successors begin."""
+_SLOT_RANGES = 4
 _KERNEL_PACKAGE_FOLDER = str(Path(bifrost_kernel.__path__[0]).parent)
 
 
@@ -152,6 +166,7 @@ class _Generation:
         self.process = process
         self.control = control
         self.standing: Standing | None = None
+        self.not_preloaded: Mapping[str, str] = {}
         self.exits: dict[str, Future[int | None]] = {}
 
     def end(self) -> None:
@@ -167,12 +182,21 @@ class _Generation:
 class KernelSource:
     """A fork server and the thread that keeps it alive."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, *, package_folders: Sequence[str] | None, look_seconds: float) -> None:
         self._options = options
+        self._package_folders = package_folders
+        self._look_seconds = look_seconds
         self._ids = itertools.count(1)
+        self._made = itertools.count()
         self._lock = threading.Lock()
         self._wanted: dict[int, Future[Kernel]] = {}
         self._generation: _Generation | None = None
+        """Whom kernels are asked of."""
+        self._coming: _Generation | None = None
+        """Its successor, which is not ready yet."""
+        self._alive: list[_Generation] = []
+        """All of them, with those whose last kernels still run."""
+        self._installed = self._seen = installed.read_stamp(package_folders)
         self._standing: Future[Standing] = Future()
         self._refusal: str | None = None
         self._closing = False
@@ -195,6 +219,8 @@ class KernelSource:
         hidden: Sequence[str] = (),
         home_bytes: int = 256 * 1024 * 1024,
         folder_prefix: str = "bifrost-",
+        package_folders: Sequence[str] | None = None,
+        look_seconds: float = LOOK_SECONDS,
     ) -> KernelSource:
         """Start a fork server and return at once.
 
@@ -202,13 +228,15 @@ class KernelSource:
             spares: kernels that are kept ready.
             environment: all that kernels see; None means `allowed_environment()`.
             working_folder: where kernels start; None means in a private folder each.
-            preload: modules to import once for all kernels.
+            preload: modules to import once for all kernels; see `find_not_preloaded`.
             namespaces: False forgoes pid namespaces even where they are permitted; without effect at level full.
             level: what kernels are enclosed by; where it cannot be had, none is handed out.
             visible: folders that kernels read at level full, beside the system and Python.
             hidden: folders that they don't, wherever they lie.
             home_bytes: size of a kernel's home at level full.
             folder_prefix: what the name of its temporary folder begins with.
+            package_folders: where to look for what was installed; None means wherever this interpreter does.
+            look_seconds: how often.
         """
         options = ServerOptions(
             folder=tempfile.mkdtemp(prefix=folder_prefix),
@@ -223,7 +251,7 @@ class KernelSource:
             hidden=tuple(hidden),
             home_bytes=home_bytes,
         )
-        source = cls(options)
+        source = cls(options, package_folders=package_folders, look_seconds=look_seconds)
         source._keeper.start()
         return source
 
@@ -264,6 +292,11 @@ class KernelSource:
         """Why kernels cannot be enclosed as they should be; None when they can, or it is not known yet."""
         return self._refusal
 
+    def find_not_preloaded(self) -> Mapping[str, str]:
+        """Modules that the fork server could not import, each with the reason; kernels do without."""
+        generation = self._generation
+        return generation.not_preloaded if generation is not None else {}
+
     def fork_server_pid(self) -> int | None:
         """The process that answers at the moment; None while there is none."""
         generation = self._generation
@@ -273,9 +306,9 @@ class KernelSource:
         """End the fork server and every kernel of it; further calls do nothing."""
         with self._lock:
             self._closing = True
-            if self._generation is not None:
+            for generation in self._alive:
                 with contextlib.suppress(OSError):
-                    self._generation.control.shutdown(socket.SHUT_RDWR)
+                    generation.control.shutdown(socket.SHUT_RDWR)
         self._keeper.join()
         self._janitor.shutdown()
         shutil.rmtree(self._options.folder, ignore_errors=True)
@@ -290,23 +323,28 @@ class KernelSource:
         failures = 0
         while not self._closing and self._refusal is None and failures < _START_ATTEMPTS:
             failures = 0 if self._keep_one() else failures + 1
+        for generation in list(self._alive):
+            self._bury(generation)
         self._give_up()
 
     def _keep_one(self) -> bool:
-        """Start a fork server and stay until it ends; tells whether it ever got ready."""
+        """Start a fork server and stay until it, with all its successors, ended; tells whether it ever got ready."""
         try:
-            generation = self._spawn()
+            self._generation = generation = self._spawn()
         except OSError:
             return False
-        self._listen(generation)
-        with self._lock:
-            self._generation = None
-        generation.end()
+        look_at = time.monotonic() + self._look_seconds
+        while self._generation is not None:
+            self._listen(timeout_seconds=max(0.0, look_at - time.monotonic()))
+            if time.monotonic() >= look_at:
+                self._look()
+                look_at = time.monotonic() + self._look_seconds
         return generation.standing is not None
 
     def _spawn(self) -> _Generation:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        options = self._options.model_dump_json()
+        first_slot = next(self._made) % _SLOT_RANGES * _SLOTS
+        options = self._options.model_copy(update={"first_slot": first_slot}).model_dump_json()
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "bifrost_kernel.forkserver", str(theirs.fileno()), options],
@@ -318,27 +356,64 @@ class KernelSource:
         give_way(process.pid)
         generation = _Generation(process, ours)
         with self._lock:
-            self._generation = generation
+            self._alive.append(generation)
             if self._closing:
                 ours.shutdown(socket.SHUT_RDWR)
         return generation
 
-    def _listen(self, generation: _Generation) -> None:
-        while True:
-            try:
-                data, fds, _, _ = socket.recv_fds(generation.control, _MESSAGE_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
-            except OSError:
-                return
-            if not data:
-                return
+    def _look(self) -> None:
+        """Start a successor when something was installed, and the installer is done."""
+        before, self._seen = self._seen, installed.read_stamp(self._package_folders)
+        if self._seen != before or self._seen == self._installed or self._coming is not None:
+            return
+        self._installed = self._seen
+        with contextlib.suppress(OSError):
+            self._coming = self._spawn()
+
+    def _listen(self, timeout_seconds: float) -> None:
+        poller = select.poll()
+        by_descriptor = {generation.control.fileno(): generation for generation in self._alive}
+        for descriptor in by_descriptor:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _ in poller.poll(timeout_seconds * 1000):
+            self._receive(by_descriptor[descriptor])
+
+    def _receive(self, generation: _Generation) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(generation.control, _MESSAGE_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            data, fds = b"", []
+        if data:
             self._heed(generation, json.loads(data), fds)
+        else:
+            self._bury(generation)
+
+    def _bury(self, generation: _Generation) -> None:
+        """It ended. What was asked of it, and not answered, is asked of whoever is there, or comes."""
+        with self._lock:
+            self._alive.remove(generation)
+            if generation is self._coming:
+                self._coming = None
+                log.error("kernels.no_successor", message="the fork server from before the installation goes on")
+            if generation is self._generation:
+                self._generation, self._coming = self._coming, None
+                if not self._closing and self._refusal is None:
+                    log.error("kernels.fork_server_ended", pid=generation.process.pid)
+        generation.end()
+        with self._lock:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        for request_id in self._wanted:
+            self._request(request_id)
 
     def _heed(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
         match message["event"]:
             case "ready":
+                generation.not_preloaded = message["not_preloaded"]
                 standing = Standing(sandbox.Level(message["level"]), sandbox.Enclosure(message["enclosure"]))
                 self._set_ready(generation, standing)
-            case "impossible":
+            case "impossible" if generation is self._generation:
                 self._refusal = message["reason"]
             case "acquired":
                 self._deliver(generation, message, fds)
@@ -350,12 +425,25 @@ class KernelSource:
                 self._refuse(message["id"], f"the fork server cannot start a kernel: {message['reason']}")
 
     def _set_ready(self, generation: _Generation, standing: Standing) -> None:
+        for name, reason in generation.not_preloaded.items():
+            log.warning("kernels.not_preloaded", module=name, reason=reason)
         with self._lock:
             generation.standing = standing
-            for request_id in self._wanted:
-                self._request(request_id)
+            if generation is self._coming:
+                self._coming = None
+                self._succeed(generation)
+            else:
+                self._ask_again()
         if not self._standing.done():
             self._standing.set_result(standing)
+
+    def _succeed(self, generation: _Generation) -> None:
+        """Ask this one from now on; the old one answers what it was asked before, and ends with its last kernel."""
+        before, self._generation = self._generation, generation
+        if before is not None:
+            with contextlib.suppress(OSError):
+                before.control.send(json.dumps({"op": "retire"}).encode())
+        log.info("kernels.replaced", pid=generation.process.pid)
 
     def _deliver(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
         if len(fds) != 5:
