@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bench import machine, report, results
 
-BENCHMARKS = ("hello", "parts", "sustained", "durability", "leftovers", "schedules", "history", "portal")
+BENCHMARKS = ("hello", "parts", "sustained", "durability", "leftovers", "schedules", "history", "kernels", "portal")
 
 
 def main() -> None:

@@ -39,8 +39,8 @@ ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"
 """Variables of the control plane that a kernel may see; everything else stays behind."""
 
 COURTESY = 5
-"""By how much kernels, the portal and JupyterLab are nicer than the control plane: answers, deadlines and records come
-first, also when author code takes every core."""
+"""By how much kernels, engine workers, the portal and JupyterLab are nicer than the control plane: answers and deadlines
+come first, also when author code takes every core."""
 
 PRELOADED = ("httpx", "requests", "aiohttp")
 

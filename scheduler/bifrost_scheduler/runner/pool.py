@@ -252,4 +252,5 @@ def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket]:
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
+    kernels.give_way(process.pid)
     return process, ours
