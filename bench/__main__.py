@@ -14,7 +14,7 @@ BENCHMARKS = ("hello", "parts", "sustained", "durability", "leftovers", "schedul
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all of them when none is named")
+    parser.add_argument("names", nargs="*", choices=(*BENCHMARKS, []), help="which; all of them when none is named")
     parser.add_argument("--quick", action="store_true", help="few samples: to see that they run, not for figures")
     options = parser.parse_args()
     results.FOLDER.mkdir(parents=True, exist_ok=True)
@@ -27,8 +27,9 @@ def main() -> None:
 
 
 def run(name: str, flags: Sequence[str]) -> bool:
-    """Run one of them; what it prints is shown, and kept for the report when it went well."""
+    """Run one of them; what it prints is shown, and kept for the report in place of what an earlier run found."""
     print(f"\n{name}\n", flush=True)
+    results.forget(name)
     command = [sys.executable, "-m", f"bench.{name}", *flags]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -36,8 +37,7 @@ def run(name: str, flags: Sequence[str]) -> bool:
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
-    if process.returncode == 0:
-        (results.FOLDER / f"{name}.txt").write_text("".join(lines))
+    (results.FOLDER / f"{name}.txt").write_text("".join(lines))
     return process.returncode == 0
 
 

@@ -30,7 +30,8 @@ class IdleEngine(Engine):  # type: ignore[misc]
         for index, cell in enumerate(nb_man.nb.cells):
             nb_man.cell_start(cell, index)
             nb_man.cell_complete(cell, cell_index=index)
-        return nb_man.nb
+        executed: NotebookNode = nb_man.nb
+        return executed
 
 
 HTTP = "an answer of the API that asks for no execution"

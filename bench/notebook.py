@@ -32,7 +32,10 @@ def equal() -> nbformat.NotebookNode:
         new_code_cell("await hello_world(OrganizationContext(), name=name, language=language)"),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
+    made: nbformat.NotebookNode = new_notebook(
+        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+    return made
 
 
 def standalone_source() -> str:

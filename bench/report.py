@@ -57,12 +57,19 @@ def _all() -> Iterable[Results]:
 
 
 def _caution(found: Results) -> list[str]:
-    return ["*A quick run: few samples.*"] if found.is_quick else []
+    machine = _find_machine()
+    is_older = machine is not None and found.measured_at < machine.measured_at
+    earlier = [f"*Measured in an earlier run, at {found.measured_at:%Y-%m-%d %H:%M} UTC.*"] if is_older else []
+    return [*(["*A quick run: few samples.*"] if found.is_quick else []), *earlier]
 
 
 def _machine_rows() -> str:
-    rows = Machine.model_validate_json(MACHINE.read_bytes()).rows() if MACHINE.exists() else []
-    return _markdown(Table(title="", columns=("", ""), rows=tuple(rows)))
+    machine = _find_machine()
+    return _markdown(Table(title="", columns=("", ""), rows=tuple(machine.rows() if machine else ())))
+
+
+def _find_machine() -> Machine | None:
+    return Machine.model_validate_json(MACHINE.read_bytes()) if MACHINE.exists() else None
 
 
 def _markdown(table: Table) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from pydantic import Field
 from rich.console import Console
@@ -26,14 +27,21 @@ class Results(Frozen):
     per_second: dict[str, float] = Field(default_factory=dict)
     """Runs under load, by way."""
     is_quick: bool = False
+    measured_at: datetime = datetime.min.replace(tzinfo=UTC)
 
 
 def save(name: str, results: Results, *, is_quick: bool) -> None:
     """Keep them for the report, in place of what was found before, and print them."""
-    results = results.model_copy(update={"is_quick": is_quick})
+    results = results.model_copy(update={"is_quick": is_quick, "measured_at": datetime.now(UTC)})
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}.json").write_text(results.model_dump_json(indent=1))
     show(results)
+
+
+def forget(name: str) -> None:
+    """Remove what a benchmark found and printed."""
+    for suffix in ("json", "txt"):
+        (FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
 
 
 def find(name: str) -> Results | None:
