@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import os
 import socket
 import threading
@@ -12,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.product import MakeProduct, Product, Watch, processes_with
+from tests.journeys.product import Json, MakeProduct, Product, Watch, processes_with
 
+_NUMBERS = itertools.count(1)
 TMP_BYTES = 16 * 1024 * 1024
 CANARY = "canary-in-the-environment"
 
@@ -272,6 +274,56 @@ def test_other_neighbours_are_refused_to_every_library(enclosed: Product) -> Non
     assert answer.json() == dict.fromkeys(("httpx", "requests", "urllib", "aiohttp"), 403)
     (talk,) = enclosed.record(answer.headers["X-Execution-Id"])["metadata"]["bifrost"]["network"]
     assert (talk["host"], talk["refused"], talk["bytes_received"]) == ("127.0.0.1", 4, 0)
+
+
+@pytest.fixture
+def narrow(enclosed: Product, neighbour: int) -> str:
+    """An organization that may reach nothing but the neighbour."""
+    id_ = enclosed.add_organization(f"narrow-{next(_NUMBERS)}")
+    enclosed.http.patch(f"/api/organizations/{id_}", json={"egress": [f"127.0.0.1:{neighbour}"]}).raise_for_status()
+    return id_
+
+
+def refusal(product: Product, workflow: str, organization: str, host: str, port: int) -> tuple[str, Json]:
+    """What the proxy answers to a workflow, and what the record says of it."""
+    answer = product.run(workflow, organization, host=host, port=port)
+    (talk,) = product.record(answer.headers["X-Execution-Id"])["metadata"]["bifrost"]["network"]
+    return str(answer.json()), talk
+
+
+def test_an_organization_reaches_what_its_list_names(enclosed: Product, narrow: str, neighbour: int) -> None:
+    """Anything else is refused in its name, before it is resolved; another organization is not bound by the list."""
+    assert enclosed.run("tunnel", narrow, host="127.0.0.1", port=neighbour).json().startswith("HTTP/1.1 200")
+    said, talk = refusal(enclosed, "tunnel", narrow, "no-such-name.invalid", 443)
+    assert said.startswith("HTTP/1.1 403")
+    assert f"not on the egress list of the organization '{narrow}'" in said
+    assert (talk["host"], talk["refused"], talk["refused_by"]) == ("no-such-name.invalid", 1, "organization")
+    assert enclosed.run("tunnel", host="no-such-name.invalid", port=443).json().startswith("HTTP/1.1 502")
+
+
+def test_a_workflow_reaches_what_it_declares(enclosed: Product, narrow: str, neighbour: int) -> None:
+    """Of what its organization may: where one list does not name a host, it is refused; an empty list is no network."""
+    said, talk = refusal(enclosed, "tunnel_to_example", "test-org-active", "127.0.0.1", neighbour)
+    assert "not on the egress list of the workflow 'tunnel_to_example'" in said
+    assert talk["refused_by"] == "workflow"
+    assert "the organization" in refusal(enclosed, "tunnel_to_example", narrow, "example.invalid", 443)[0]
+    assert "the workflow 'tunnel_nowhere'" in refusal(enclosed, "tunnel_nowhere", narrow, "127.0.0.1", neighbour)[0]
+
+
+def test_a_list_opens_nothing_private(enclosed: Product) -> None:
+    """Whoever writes down a loopback or metadata address is refused all the same; the record says why."""
+    id_ = enclosed.add_organization(f"greedy-{next(_NUMBERS)}")
+    hosts = ["127.0.0.1", "localhost", "169.254.169.254", "[::1]"]
+    enclosed.http.patch(f"/api/organizations/{id_}", json={"egress": hosts}).raise_for_status()
+    for host in hosts:
+        said, talk = refusal(enclosed, "tunnel", id_, host, int(enclosed.http.base_url.port or 0))
+        assert (said.split(" ")[1], talk["refused_by"]) == ("403", "address")
+
+
+def test_lists_are_shown_with_the_workflow(enclosed: Product) -> None:
+    """Whoever reads a workflow's metadata sees whom it may reach."""
+    shown = enclosed.http.get("/api/workflows/tunnel_to_example").json()
+    assert (shown["egress"], shown["network"]) == (["example.invalid", "*.example.invalid:443"], "proxy")
 
 
 @pytest.mark.parametrize(

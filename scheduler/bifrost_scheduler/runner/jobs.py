@@ -13,7 +13,7 @@ from bifrost_kernel import models
 from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.broker import Report
 from bifrost_scheduler.catalog import Snapshot
-from bifrost_scheduler.runner.destinations import Destination
+from bifrost_scheduler.runner.destinations import Destination, HostList
 from bifrost_scheduler.runner.record import Closing, Job
 from bifrost_scheduler.store import contract
 
@@ -28,6 +28,25 @@ class Surroundings(NamedTuple):
 
 
 LOST_SOURCE = "The code of this execution is no longer there."
+
+
+def organization_info(found: contract.Organization | None) -> models.OrganizationInfo:
+    """What author code sees of its organization; None is the global scope."""
+    if found is None:
+        return models.OrganizationInfo(id=models.GLOBAL, name="Global")
+    return models.OrganizationInfo(id=found.id, name=found.name, tenant_id=found.tenant_id)
+
+
+def host_lists(
+    organization: contract.Organization | None, workflow: models.WorkflowMetadata | None = None
+) -> tuple[HostList, ...]:
+    """The lists of hosts that bind a kernel; none where neither side has one."""
+    lists = []
+    if workflow is not None and workflow.egress is not None:
+        lists.append(HostList(of="workflow", name=workflow.name, hosts=workflow.egress))
+    if organization is not None and organization.egress is not None:
+        lists.append(HostList(of="organization", name=organization.id, hosts=organization.egress))
+    return tuple(lists)
 
 
 def setup(

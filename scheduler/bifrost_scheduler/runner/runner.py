@@ -25,7 +25,7 @@ from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.executions import Executions
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.runner import jobs, outcomes
-from bifrost_scheduler.runner.destinations import Destination
+from bifrost_scheduler.runner.destinations import Destination, HostList
 from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 from bifrost_scheduler.runner.outcome import Verdict
@@ -221,10 +221,12 @@ class Runner:
     def _run(self, execution: contract.Execution) -> None:
         snapshot = self._catalog.at(execution.code_hash)
         metadata = snapshot.get_workflow(execution.workflow)
-        organization = self._organization(execution.organization)
+        tenant = self._store.find_organization(execution.organization)
+        organization = jobs.organization_info(tenant)
         job = jobs.execution_job(execution, metadata, organization, snapshot)
+        lists = jobs.host_lists(tenant, metadata)
         with closing(self._kernels.acquire()) as kernel:
-            live, token = self._open(kernel, _grant(execution))
+            live, token = self._open(kernel, _grant(execution), lists)
             with self._live_lock:
                 self._live[execution.id] = live
             if self._stopping.is_set():
@@ -254,13 +256,13 @@ class Runner:
             # The notebook is lost with its worker; the events and the outcome are not.
             return self._pool.complete(job, closing_)
 
-    def _open(self, kernel: Kernel, subject: Grant) -> tuple[Live, str]:
+    def _open(self, kernel: Kernel, subject: Grant, lists: Sequence[HostList]) -> tuple[Live, str]:
         """Put a door before the kernel's socket, in a thread that lives as long as the kernel."""
         token = self._parts.tokens.issue(subject)
         door = ExecutionDoor(self._parts, subject, token)
         threading.Thread(target=door.serve, args=(kernel.broker_socket,), name="broker", daemon=True).start()
         if kernel.standing.level is Level.FULL:
-            self._gate.attach(subject.execution_id, kernel.doorstep)
+            self._gate.attach(subject.execution_id, kernel.doorstep, lists)
         return Live(kernel, door, self._settings.grace_seconds), token
 
     def _detach(self, kernel: Kernel, execution_id: str) -> tuple[Destination, ...]:
@@ -279,10 +281,7 @@ class Runner:
         return events
 
     def _organization(self, organization: str) -> models.OrganizationInfo:
-        found = self._store.find_organization(organization)
-        if found is None:
-            return models.OrganizationInfo(id=models.GLOBAL, name="Global")
-        return models.OrganizationInfo(id=found.id, name=found.name, tenant_id=found.tenant_id)
+        return jobs.organization_info(self._store.find_organization(organization))
 
     def _finish(self, execution: contract.Execution, outcome: contract.Outcome, record: bytes) -> None:
         finished = self._executions.finish(execution, outcome, record)
@@ -334,13 +333,14 @@ class Runner:
             WorkflowError: the provider's code failed, or took too long.
         """
         execution_id = f"data-provider-{secrets.token_hex(8)}"
-        info = self._organization(organization)
+        tenant = self._store.find_organization(organization)
+        info = jobs.organization_info(tenant)
         job = jobs.provider_job(execution_id, provider, info, PROVIDER_CALLER, dict(inputs), snapshot)
         with closing(self._kernels.acquire()) as kernel:
             grant = Grant(
                 execution_id=execution_id, organization=organization, caller=PROVIDER_CALLER, name=provider.name
             )
-            live, token = self._open(kernel, grant)
+            live, token = self._open(kernel, grant, jobs.host_lists(tenant))
             try:
                 kernel.configure(
                     jobs.setup(token, execution_id, info, PROVIDER_CALLER, provider, snapshot, dict(inputs))
