@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, NoReturn
 
+from bifrost_kernel import models
 from bifrost_kernel.forkserver import filesystem, jail, seccomp, syscalls
 from bifrost_kernel.forkserver.jail import Limits
 
@@ -119,7 +120,14 @@ class Cell:
         return os.fork()
 
 
-def tend(standing: Standing, kernel: Callable[[], NoReturn], *, slot: int, doorstep: int) -> NoReturn:
+def tend(
+    standing: Standing,
+    kernel: Callable[[], NoReturn],
+    *,
+    slot: int,
+    doorstep: int,
+    network: models.Network = models.Network.PROXY,
+) -> NoReturn:
     """Be the first process of an enclosure: close it, start `kernel`, hand interrupts on, reap, end with its status.
 
     Exit code: that of the kernel, or 128 + the signal that killed it.
@@ -128,7 +136,7 @@ def tend(standing: Standing, kernel: Callable[[], NoReturn], *, slot: int, doors
     if standing.enclosure is Enclosure.PROCESS_GROUP:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         die_with_parent(signal.SIGTERM)
-    _close_door(standing, slot, doorstep)
+    _close_door(standing, slot, doorstep, network)
     pid = os.fork()
     if pid == 0:
         # Its own files below /proc are its own again.
@@ -174,10 +182,11 @@ def _enter_full(folder: str, visible: Sequence[str], hidden: Sequence[str], home
     try:
         _unshare_for_full()
         _leave_the_parent_behind()
+        resolver = filesystem.read_resolver()
         below_home = filesystem.build(folder, visible=visible, hidden=hidden)
     except OSError as error:
         raise NotPermitted(_advice(str(error))) from error
-    return Standing(Level.FULL, Enclosure.PID_NAMESPACE, jail.Jail(below_home, home_bytes, drops_user))
+    return Standing(Level.FULL, Enclosure.PID_NAMESPACE, jail.Jail(below_home, home_bytes, drops_user, resolver))
 
 
 def _unshare_for_full() -> None:
@@ -217,9 +226,9 @@ def _leave_the_parent_behind() -> None:
     os._exit(reap_until(pid))
 
 
-def _close_door(standing: Standing, slot: int, doorstep: int) -> None:
+def _close_door(standing: Standing, slot: int, doorstep: int, network: models.Network = models.Network.PROXY) -> None:
     if standing.jail is not None:
-        jail.enclose(standing.jail, slot=slot, doorstep=doorstep)
+        jail.enclose(standing.jail, slot=slot, doorstep=doorstep, network=network)
     elif standing.level is Level.REDUCED:
         jail.confine()
     if standing.level is not Level.NONE:

@@ -1,7 +1,7 @@
 """Keeps kernels ready and hands them out; the control plane is its only client, over one inherited socket.
 
-Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id": 7}` is answered by
-`{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with five descriptors: engine socket, broker socket,
+Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id": 7, "network": "proxy"}` is answered
+by `{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with five descriptors: engine socket, broker socket,
 console pipe, doorstep (where the listener for the egress proxy comes from at level full, and whose end is the kernel's)
 and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0}` follows when it ends.
 When the socket closes, the server ends at once and every kernel with it. It never runs author code itself.
@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from bifrost_kernel import models
 from bifrost_kernel.forkserver import filesystem, kernel, proxied, sandbox
 from bifrost_kernel.forkserver.options import ServerOptions
 
@@ -105,12 +106,17 @@ class Server:
             return False
         request = json.loads(data)
         try:
-            running = self._spares.pop(0) if self._spares else self._start(spare=False)
+            running = self._take_or_start(models.Network(request["network"]))
         except OSError as error:
             self._send({"event": "refused", "id": request["id"], "reason": str(error)})
             return True
         self._hand_out(running, request["id"])
         return True
+
+    def _take_or_start(self, network: models.Network) -> Running:
+        if network is models.Network.PROXY and self._spares:
+            return self._spares.pop(0)
+        return self._start(spare=False, network=network)
 
     def _hand_out(self, running: Running, request_id: int) -> None:
         message = {"event": "acquired", "id": request_id, "kernel": running.name, "folder": running.folder}
@@ -133,7 +139,7 @@ class Server:
         if running.folder is not None:
             shutil.rmtree(running.folder, ignore_errors=True)
 
-    def _start(self, *, spare: bool) -> Running:
+    def _start(self, *, spare: bool, network: models.Network = models.Network.PROXY) -> Running:
         slot = self._free_slot()
         with contextlib.ExitStack() as undo:
             folder = self._make_folder(undo)
@@ -146,8 +152,10 @@ class Server:
             try:
                 pid = self._cell.fork()
                 if pid == 0:
-                    be_kernel = functools.partial(self._be_kernel, home, ours, theirs, writing, warm=spare)
-                    self._be_first_process(be_kernel, slot, doorstep)
+                    be_kernel = functools.partial(
+                        self._be_kernel, home, ours, theirs, writing, warm=spare, network=network
+                    )
+                    self._be_first_process(be_kernel, slot, doorstep, network)
             finally:
                 _close((ours, theirs, writing, doorstep))
             undo.pop_all()
@@ -171,20 +179,24 @@ class Server:
         self._poller.register(running.pidfd, select.EPOLLIN)
         return running
 
-    def _be_first_process(self, be_kernel: Callable[[], NoReturn], slot: int, doorstep: int) -> NoReturn:
+    def _be_first_process(
+        self, be_kernel: Callable[[], NoReturn], slot: int, doorstep: int, network: models.Network
+    ) -> NoReturn:
         try:
-            sandbox.tend(self._standing, be_kernel, slot=slot, doorstep=doorstep)
+            sandbox.tend(self._standing, be_kernel, slot=slot, doorstep=doorstep, network=network)
         except BaseException:  # the edge of the process: nothing may unwind into the server's frames
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(70)
 
-    def _be_kernel(self, folder: str, sock: int, broker: int, console: int, *, warm: bool) -> NoReturn:
+    def _be_kernel(
+        self, folder: str, sock: int, broker: int, console: int, *, warm: bool, network: models.Network
+    ) -> NoReturn:
         code = 70
         try:
             os.setsid()
             _keep_only(sock, broker, console)
-            _move_in(folder, self._options, self._standing.level)
+            _move_in(folder, self._options, self._standing.level, network)
             if warm:  # touching the pages takes as long as it saves: of use only while nobody waits
                 kernel.warm_up(self._template, rounds=1, cells=kernel.SPARE_CELLS)
             kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
@@ -252,10 +264,10 @@ def _keep_only(sock: int, broker: int, console: int) -> None:
     os.closerange(high + 1, 1 << 20)
 
 
-def _move_in(folder: str, options: ServerOptions, level: sandbox.Level) -> None:
+def _move_in(folder: str, options: ServerOptions, level: sandbox.Level, network: models.Network) -> None:
     os.environ.clear()
     os.environ.update({**options.environment, "TMPDIR": folder})
-    if level is sandbox.Level.FULL:
+    if level is sandbox.Level.FULL and network is models.Network.PROXY:
         os.environ.update(proxied.ENVIRONMENT)
     os.environ.setdefault("HOME", folder)
     tempfile.tempdir = None

@@ -198,6 +198,7 @@ def build(settings: Settings) -> Services:
         level=settings.sandbox,
         limits=kernel_limits(settings),
         hidden=(settings.home, settings.workspace),
+        host_network=settings.host_network_workflows,
     )
     notices, tokens, late = Signals(), ExecutionTokens(), _LateRunner()
     options = Options(store=store, run_provider=late.run_provider)

@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     egress_allow: CommaSeparated = ()
     """`host:port` pairs on loopback, private or link-local addresses that kernels may reach; comma-separated."""
 
+    host_network_workflows: CommaSeparated = ()
+    """Workflows that may run with this machine's own network (`network="host"`); by name, comma-separated."""
+
     session_seconds: int = Field(default=12 * 3600, ge=60)
     """How long a person stays signed in at most."""
 
@@ -183,7 +186,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("allowed_hosts", "egress_allow", "oidc_allowed_domains", mode="before")
+    @field_validator("allowed_hosts", "egress_allow", "host_network_workflows", "oidc_allowed_domains", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):

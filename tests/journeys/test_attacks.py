@@ -52,7 +52,12 @@ def canary() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def enclosed(make_product: MakeProduct, neighbour: int, canary: str) -> Product:
-    return make_product(sandbox="full", tmp_bytes=TMP_BYTES, egress_allow=[f"127.0.0.1:{neighbour}"]).start()
+    return make_product(
+        sandbox="full",
+        tmp_bytes=TMP_BYTES,
+        egress_allow=[f"127.0.0.1:{neighbour}"],
+        host_network_workflows=["attack_from_host"],
+    ).start()
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +70,8 @@ def reduced(make_product: MakeProduct) -> Product:
     return make_product(sandbox="reduced").start()
 
 
-def gets_through(product: Product, way: str, target: object = "") -> bool:
-    answer = product.run("attack", way=way, target=str(target))
+def gets_through(product: Product, way: str, target: object = "", workflow: str = "attack") -> bool:
+    answer = product.run(workflow, way=way, target=str(target))
     assert answer.status_code == 200, answer.text
     return bool(answer.json()["through"])
 
@@ -318,6 +323,36 @@ def test_a_list_opens_nothing_private(enclosed: Product) -> None:
     for host in hosts:
         said, talk = refusal(enclosed, "tunnel", id_, host, int(enclosed.http.base_url.port or 0))
         assert (said.split(" ")[1], talk["refused_by"]) == ("403", "address")
+
+
+def test_the_network_of_the_machine_is_the_operators_to_give(enclosed: Product, bare: Product, neighbour: int) -> None:
+    """The workflow that he names reaches it; one that he does not name is broken, and refused with the reason."""
+    assert gets_through(enclosed, "connect", f"127.0.0.1:{neighbour}", "attack_from_host")
+    assert gets_through(enclosed, "resolve", "localhost", "attack_from_host")
+    assert not gets_through(enclosed, "connect", f"127.0.0.1:{neighbour}")
+    refused = bare.run("attack_from_host", way="connect", target="127.0.0.1:1")
+    assert (refused.status_code, refused.json()["error"]) == (409, "Conflict")
+    assert "BIFROST_HOST_NETWORK_WORKFLOWS" in refused.json()["message"]
+    assert "attack_from_host" in {one["name"] for one in bare.http.get("/api/workflows").json()["broken"]}
+
+
+def test_the_network_of_the_machine_opens_no_other_wall(enclosed: Product, bare: Product) -> None:
+    """Files, processes, system calls and powers are what they are for everybody else."""
+    for what in ("store", "key", "record"):
+        assert not gets_through(enclosed, "read", prize(enclosed, what), "attack_from_host")
+    for way in ("unshare", "mount", "ptrace", "packets", "configure_network", "become_root"):
+        assert not gets_through(enclosed, way, workflow="attack_from_host")
+    assert not gets_through(enclosed, "write", "/etc/resolv.conf", "attack_from_host")
+
+
+def test_the_network_of_the_machine_is_recorded(enclosed: Product) -> None:
+    """In the header of the record and in the audit, with who asked for it."""
+    answer = enclosed.run("attack_from_host", way="list", target="/")
+    id_, record = answer.headers["X-Execution-Id"], enclosed.record(answer.headers["X-Execution-Id"])
+    assert "this machine's own" in record["cells"][0]["source"]
+    assert record["metadata"]["bifrost"]["network_of"] == "host"
+    (act,) = [act for act in enclosed.acts("network.host") if act["target"] == id_]
+    assert (act["actor"], act["details"]) == ("user:dev@example.com", {"workflow": "attack_from_host"})
 
 
 def test_lists_are_shown_with_the_workflow(enclosed: Product) -> None:

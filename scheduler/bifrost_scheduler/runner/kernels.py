@@ -50,6 +50,13 @@ class Standing(NamedTuple):
     enclosure: sandbox.Enclosure
 
 
+class _Wanted(NamedTuple):
+    """What somebody waits for."""
+
+    kernel: Future[Kernel]
+    network: models.Network
+
+
 class Kernel:
     """One warm kernel, for one execution; `close` frees all that it holds."""
 
@@ -161,7 +168,7 @@ class KernelSource:
         self._options = options
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._wanted: dict[int, Future[Kernel]] = {}
+        self._wanted: dict[int, _Wanted] = {}
         self._generation: _Generation | None = None
         self._standing: Future[Standing] = Future()
         self._refusal: str | None = None
@@ -228,13 +235,16 @@ class KernelSource:
         except TimeoutError as error:
             raise errors.Unavailable("the fork server does not get ready") from error
 
-    def acquire(self, *, timeout_seconds: float = 60) -> Kernel:
+    def acquire(self, *, network: models.Network = models.Network.PROXY, timeout_seconds: float = 60) -> Kernel:
         """A kernel that nobody used before; safe to call from many threads.
+
+        Args:
+            network: with `host` it has the network of the machine, at every level.
 
         Raises:
             Unavailable: no kernel could be made, or the source is closed.
         """
-        wanted: Future[Kernel] = Future()
+        wanted = _Wanted(Future(), network)
         with self._lock:
             if self._closing:
                 raise errors.Unavailable(self._refusal or "kernels are not handed out any more: the runner is closing")
@@ -242,12 +252,12 @@ class KernelSource:
             self._wanted[request_id] = wanted
             self._request(request_id)
         try:
-            return wanted.result(timeout_seconds)
+            return wanted.kernel.result(timeout_seconds)
         except TimeoutError as error:
             with self._lock:
                 waits_no_more = self._wanted.pop(request_id, None) is None
             if waits_no_more:
-                return wanted.result()
+                return wanted.kernel.result()
             raise errors.Unavailable(f"no kernel within {timeout_seconds} s") from error
 
     def find_refusal(self) -> str | None:
@@ -274,7 +284,8 @@ class KernelSource:
         """Ask the fork server; when there is none, the keeper asks the next one."""
         if self._generation is not None and self._generation.standing is not None:
             with contextlib.suppress(OSError):
-                self._generation.control.send(json.dumps({"op": "acquire", "id": request_id}).encode())
+                request = {"op": "acquire", "id": request_id, "network": self._wanted[request_id].network}
+                self._generation.control.send(json.dumps(request).encode())
 
     def _keep(self) -> None:
         failures = 0
@@ -358,7 +369,7 @@ class KernelSource:
         with self._lock:
             wanted = self._wanted.pop(message["id"], None)
             if wanted is not None:
-                wanted.set_result(kernel)
+                wanted.kernel.set_result(kernel)
         if wanted is None:
             kernel.close()
 
@@ -366,7 +377,7 @@ class KernelSource:
         with self._lock:
             wanted = self._wanted.pop(request_id, None)
         if wanted is not None:
-            wanted.set_exception(errors.Unavailable(reason))
+            wanted.kernel.set_exception(errors.Unavailable(reason))
 
     def _give_up(self) -> None:
         reason = self._refusal or ("the runner is closing" if self._closing else "the fork server does not start")

@@ -131,6 +131,8 @@ def _header(job: Job) -> NotebookNode:
         "Code": job.code_hash,
         "Git commit": commit,
     }
+    if job.workflow.network is models.Network.HOST:
+        rows["Network"] = "this machine's own (host), as the operator allows this workflow"
     table = "\n".join(f"| {name} | {code_span(value, table=True)} |" for name, value in rows.items())
     title = f"# Workflow {code_span(job.workflow.name)}\n\n{code_span(job.workflow.description)}"
     return _markdown(f"{title}\n\n{_TABLE_HEAD}{table}", "header")
@@ -217,6 +219,7 @@ def _provenance(job: Job) -> dict[str, Any]:
         "organization": job.organization.model_dump(mode="json"),
         "caller": job.caller.model_dump(mode="json"),
         "trigger": job.trigger.value,
+        "network_of": job.workflow.network.value,
         "parameters": job.parameters,
         "submitted_at": models.isoformat(job.submitted_at),
         "code_hash": job.code_hash,

@@ -225,7 +225,9 @@ class Runner:
         organization = jobs.organization_info(tenant)
         job = jobs.execution_job(execution, metadata, organization, snapshot)
         lists = jobs.host_lists(tenant, metadata)
-        with closing(self._kernels.acquire()) as kernel:
+        if metadata.network is models.Network.HOST:
+            self._store.append_audit(_host_network_entry(execution))
+        with closing(self._kernels.acquire(network=metadata.network)) as kernel:
             live, token = self._open(kernel, _grant(execution), lists)
             with self._live_lock:
                 self._live[execution.id] = live
@@ -363,6 +365,17 @@ def _grant(execution: contract.Execution) -> Grant:
         caller=execution.caller,
         name=execution.workflow,
         fence=execution.fence,
+    )
+
+
+def _host_network_entry(execution: contract.Execution) -> contract.AuditEntry:
+    return contract.AuditEntry(
+        at=datetime.now(UTC),
+        actor=execution.caller.subject,
+        action="network.host",
+        organization=execution.organization,
+        target=execution.id,
+        details={"workflow": execution.workflow},
     )
 
 
