@@ -25,6 +25,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+_OOM_SCORE = 1000
+"""The highest: before every server of the machine (proc_pid_oom_score_adj(5))."""
+
+
 class Level(StrEnum):
     """How much keeps a kernel from the machine and from other kernels."""
 
@@ -136,6 +140,8 @@ def tend(
     if standing.enclosure is Enclosure.PROCESS_GROUP:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         die_with_parent(signal.SIGTERM)
+    with contextlib.suppress(OSError):  # a machine short of memory takes it from executions first
+        _write("/proc/self/oom_score_adj", str(_OOM_SCORE))
     _close_door(standing, slot, doorstep, network)
     pid = os.fork()
     if pid == 0:

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     """What executions are enclosed by: `full`, or on a machine that cannot, knowingly `reduced` or `none`."""
 
     memory_bytes: int = Field(default=1024 * 1024 * 1024, ge=64 * 1024 * 1024)
-    """Memory of one process of an execution."""
+    """Memory of an execution: address space of each process, and what all of them take together."""
 
     processes: int = Field(default=128, ge=1)
     """Processes and threads of one execution."""

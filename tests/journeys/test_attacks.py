@@ -16,6 +16,7 @@ import pytest
 from tests.journeys.product import Json, MakeProduct, Product, Watch, processes_with
 
 _NUMBERS = itertools.count(1)
+MEMORY_BYTES = 512 * 1024 * 1024
 TMP_BYTES = 16 * 1024 * 1024
 CANARY = "canary-in-the-environment"
 
@@ -55,6 +56,7 @@ def enclosed(make_product: MakeProduct, neighbour: int, canary: str) -> Product:
     return make_product(
         sandbox="full",
         tmp_bytes=TMP_BYTES,
+        memory_bytes=MEMORY_BYTES,
         egress_allow=[f"127.0.0.1:{neighbour}"],
         host_network_workflows=["attack_from_host"],
     ).start()
@@ -62,7 +64,7 @@ def enclosed(make_product: MakeProduct, neighbour: int, canary: str) -> Product:
 
 @pytest.fixture(scope="module")
 def bare(make_product: MakeProduct, canary: str) -> Product:
-    return make_product(sandbox="none").start()
+    return make_product(sandbox="none", memory_bytes=MEMORY_BYTES).start()
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +229,17 @@ def test_memory_is_bounded(enclosed: Product) -> None:
     """More than the limit is a MemoryError."""
     assert enclosed.run("eat_memory").json() == "refused"
     assert enclosed.http.get("/api/health").status_code == 200
+
+
+@pytest.mark.parametrize("level", ["enclosed", "bare"])
+def test_memory_is_bounded_for_all_processes_together(request: pytest.FixtureRequest, level: str) -> None:
+    """Many that take a little each end as failed, with the limit in the text; nothing of them is left."""
+    product: Product = request.getfixturevalue(level)
+    answer = product.run("eat_memory_together", processes=8, megabytes=100)
+    execution = product.execution(answer.headers["X-Execution-Id"])
+    assert (execution["status"], execution["error_type"]) == ("failed", "LimitExceeded")
+    assert "512 MB of memory (BIFROST_MEMORY_BYTES)" in execution["error"]
+    assert answer.json()["error"] == "WorkflowError"
 
 
 @pytest.mark.parametrize(("folder", "most"), [("/tmp", TMP_BYTES), ("/dev/shm", 64 * 1024 * 1024)])

@@ -28,6 +28,7 @@ from bifrost_scheduler.runner import jobs, outcomes
 from bifrost_scheduler.runner.destinations import Destination, HostList
 from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
+from bifrost_scheduler.runner.memory_watch import MemoryWatch
 from bifrost_scheduler.runner.outcome import Verdict
 from bifrost_scheduler.runner.outcomes import Ending
 from bifrost_scheduler.runner.pool import EnginePool, WorkerDied
@@ -70,6 +71,13 @@ class Live:
     def end_after(self, seconds: float, why: Ending) -> None:
         with self.lock:
             self._later(seconds, self.end, why)
+
+    def exceed_memory(self) -> None:
+        """Kill it for what it took; there is no grace, in which it would take more."""
+        with self.lock:
+            if not self.over:
+                self.ending = self.ending or Ending.MEMORY
+                self.kernel.kill()
 
     def kill(self) -> None:
         with self.lock:
@@ -116,6 +124,7 @@ class Runner:
         self._gate = gate
         self._pool = pool
         self._metrics = metrics
+        self._memory = MemoryWatch(settings.memory_bytes)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._free = threading.BoundedSemaphore(settings.max_concurrent_executions)
@@ -134,6 +143,7 @@ class Runner:
         self._executions.on_cancel = self.cancel
         self._executions.find_refusal = self._kernels.find_refusal
         threading.Thread(target=self._recover, name="recovery", daemon=True).start()
+        self._memory.start()
         self._claims.start()
         self._leases.start()
 
@@ -147,6 +157,7 @@ class Runner:
             # What it has claimed is to be run; it ends as soon as a slot is free.
             self._claims.join()
         self._threads.shutdown(wait=True)
+        self._memory.stop()
 
     def _end_soon(self, live: Live) -> None:
         live.end_after(max(0.0, self._settings.shutdown_seconds - self._settings.grace_seconds - 3), Ending.STOPPED)
@@ -237,7 +248,8 @@ class Runner:
                 kernel.configure(jobs.execution_setup(token, execution, metadata, organization, snapshot))
                 live.end_after(metadata.timeout_seconds, Ending.TIMEOUT)
                 self._heed_early_cancel(execution, live)
-                executed = self._pool.execute(job, kernel)
+                with self._memory.watching(kernel.pidfd, live.exceed_memory):
+                    executed = self._pool.execute(job, kernel)
                 ending = live.close()
                 exit_status = kernel.wait(1) if executed.verdict is Verdict.DIED else None
             finally:
@@ -246,7 +258,8 @@ class Runner:
                 with self._live_lock:
                     self._live.pop(execution.id, None)
                 network = self._detach(kernel, execution.id)
-        outcome = outcomes.decide(live.door.report, executed, ending, metadata.timeout_seconds, exit_status)
+        bounds = outcomes.Bounds(metadata.timeout_seconds, self._settings.memory_bytes)
+        outcome = outcomes.decide(live.door.report, executed, ending, bounds, exit_status)
         surroundings = jobs.Surroundings(kernel.standing.level, network)
         closing_ = jobs.closing(execution, outcome, self._events(execution), live.door.report, surroundings)
         self._finish_guarded(execution, outcome, self._seal(job, closing_))
@@ -348,7 +361,8 @@ class Runner:
                     jobs.setup(token, execution_id, info, PROVIDER_CALLER, provider, snapshot, dict(inputs))
                 )
                 live.end_after(PROVIDER_TIMEOUT_SECONDS, Ending.TIMEOUT)
-                self._pool.execute(job, kernel)
+                with self._memory.watching(kernel.pidfd, live.exceed_memory):
+                    self._pool.execute(job, kernel)
                 ending = live.close()
             finally:
                 live.close()

@@ -186,6 +186,20 @@ def eat_memory(context: OrganizationContext):
         return "refused"
 
 
+@workflow(name="eat_memory_together", description="Take more in many processes than one may", timeout_seconds=60)
+@param("processes", type="int")
+@param("megabytes", type="int")
+def eat_memory_together(context: OrganizationContext, processes: int, megabytes: int):
+    for _ in range(processes):
+        if os.fork() == 0:
+            os.setsid()
+            taken = [b"x" * 1024**2 for _ in range(megabytes)]
+            while taken:
+                signal.pause()
+    context.log("info", "forked")
+    signal.pause()
+
+
 @workflow(name="fill", description="Write until the disk is full")
 @param("folder", type="string")
 def fill(context: OrganizationContext, folder: str):
