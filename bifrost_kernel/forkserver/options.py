@@ -21,6 +21,8 @@ class ServerOptions(models.Frozen):
     preload: tuple[str, ...] = ()
     """Third-party modules that are imported once for all kernels."""
     limits: sandbox.Limits = sandbox.Limits()
+    control_group: str | None = None
+    """The folder of the kernels' control groups (`control_groups.settle`); None where there are none."""
     namespaces: bool = True
     level: sandbox.Level = sandbox.Level.NONE
     """What kernels are enclosed by; where it cannot be had none is made."""

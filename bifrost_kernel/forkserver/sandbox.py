@@ -111,8 +111,11 @@ class Cell:
         self._is_namespaced = enclosure is Enclosure.PID_NAMESPACE
         self._outer = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self._is_namespaced else -1
 
-    def fork(self) -> int:
+    def fork(self, group: int | None = None) -> int:
         """`os.fork`, into a fresh enclosure.
+
+        Args:
+            group: a descriptor of the control group that the child shall be in.
 
         Raises:
             OSError: no more processes or namespaces.
@@ -121,7 +124,7 @@ class Cell:
             # Children go to the namespace of the last unshare, and a new one can only be made from the own one.
             syscalls.setns(self._outer, syscalls.CLONE_NEWPID)
             syscalls.unshare(syscalls.CLONE_NEWPID)
-        return os.fork()
+        return os.fork() if group is None else syscalls.fork_into(group)
 
 
 def tend(

@@ -3,7 +3,8 @@
 Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id": 7, "network": "proxy"}` is answered
 by `{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with five descriptors: engine socket, broker socket,
 console pipe, doorstep (where the listener for the egress proxy comes from at level full, and whose end is the kernel's)
-and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0}` follows when it ends.
+and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0, "out_of_memory": false}` follows
+when it ends.
 When the socket closes, the server ends at once and every kernel with it. It never runs author code itself.
 """
 
@@ -28,6 +29,7 @@ from typing import Any, NoReturn
 
 from bifrost_kernel import models
 from bifrost_kernel.forkserver import filesystem, kernel, proxied, sandbox
+from bifrost_kernel.forkserver.control_groups import SlotGroups
 from bifrost_kernel.forkserver.options import ServerOptions
 
 REFILL_AFTER_IDLE_MS = 20
@@ -54,7 +56,9 @@ class Running:
 class Server:
     """The loop of the fork server."""
 
-    def __init__(self, control: socket.socket, options: ServerOptions, standing: sandbox.Standing) -> None:
+    def __init__(
+        self, control: socket.socket, options: ServerOptions, standing: sandbox.Standing, groups: SlotGroups | None
+    ) -> None:
         """Make the kernel that all others are copies of.
 
         Raises:
@@ -63,6 +67,7 @@ class Server:
         self._control = control
         self._options = options
         self._standing = standing
+        self._groups = groups if groups is not None and groups.can_be_entered() else None
         self._cell = sandbox.Cell(standing.enclosure)
         if standing.level is not sandbox.Level.NONE:
             sandbox.rehearse(standing, self._cell)
@@ -81,7 +86,9 @@ class Server:
         """Answer until the control plane closes its end."""
         gc.collect()
         gc.freeze()
-        self._send({"event": "ready", "level": self._standing.level, "enclosure": self._standing.enclosure})
+        has_groups = self._groups is not None
+        level, enclosure = self._standing.level, self._standing.enclosure
+        self._send({"event": "ready", "level": level, "enclosure": enclosure, "has_groups": has_groups})
         while True:
             events = self._poller.poll(self._idle_seconds())
             if not events:
@@ -132,8 +139,10 @@ class Server:
         _close((pidfd, *running.descriptors))
         if self._standing.enclosure is sandbox.Enclosure.PROCESS_GROUP:
             sandbox.sweep({other.pid for other in self._running.values()})
+        out_of_memory = self._groups is not None and self._groups.end(running.slot)
         if running.handed_out:
-            self._send({"event": "exited", "kernel": running.name, "status": os.waitstatus_to_exitcode(status)})
+            code = os.waitstatus_to_exitcode(status)
+            self._send({"event": "exited", "kernel": running.name, "status": code, "out_of_memory": out_of_memory})
             return
         self._spares.remove(running)
         if running.folder is not None:
@@ -141,6 +150,7 @@ class Server:
 
     def _start(self, *, spare: bool, network: models.Network = models.Network.PROXY) -> Running:
         slot = self._free_slot()
+        group = self._groups.prepare(slot) if self._groups is not None else None
         with contextlib.ExitStack() as undo:
             folder = self._make_folder(undo)
             home = folder or filesystem.HOME
@@ -150,7 +160,7 @@ class Server:
             proxy, doorstep = _socketpair()
             undo.callback(_close, (engine, broker, reading, proxy))
             try:
-                pid = self._cell.fork()
+                pid = self._cell.fork(group)
                 if pid == 0:
                     be_kernel = functools.partial(
                         self._be_kernel, home, ours, theirs, writing, warm=spare, network=network
@@ -218,8 +228,10 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         try:
+            # Before the root changes, below which there are none.
+            groups = _open_groups(options)
             standing = _enter(options)
-            Server(control, options, standing).serve()
+            Server(control, options, standing, groups).serve()
         except sandbox.NotPermitted as error:
             socket.send_fds(control, [json.dumps({"event": "impossible", "reason": str(error)}).encode()], ())
             os._exit(1)
@@ -227,6 +239,13 @@ def main(arguments: list[str]) -> None:
     if standing.enclosure is sandbox.Enclosure.PROCESS_GROUP:
         sandbox.sweep(set())
     os._exit(0)
+
+
+def _open_groups(options: ServerOptions) -> SlotGroups | None:
+    if options.control_group is None:
+        return None
+    limits = options.limits
+    return SlotGroups(options.control_group, memory_bytes=limits.memory_bytes, processes=limits.processes)
 
 
 def _enter(options: ServerOptions) -> sandbox.Standing:

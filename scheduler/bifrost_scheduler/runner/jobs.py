@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bifrost_kernel import models
-from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.broker import Report
 from bifrost_scheduler.catalog import Snapshot
 from bifrost_scheduler.runner.destinations import Destination, HostList
+from bifrost_scheduler.runner.kernels import Standing
 from bifrost_scheduler.runner.record import Closing, Job
 from bifrost_scheduler.store import contract
 
@@ -23,7 +23,7 @@ Metadata = models.WorkflowMetadata | models.DataProviderMetadata
 class Surroundings(NamedTuple):
     """What enclosed a kernel, and whom it talked to."""
 
-    sandbox: Level
+    standing: Standing
     network: tuple[Destination, ...]
 
 
@@ -170,9 +170,14 @@ def closing(
         error_type=outcome.error_type,
         events=tuple(events),
         secrets=tuple(report.secrets) if report is not None else (),
-        sandbox=surroundings.sandbox if surroundings else None,
+        sandbox=surroundings.standing.level if surroundings else None,
+        memory_held_by=_memory_holder(surroundings.standing) if surroundings else None,
         network=surroundings.network if surroundings else (),
     )
+
+
+def _memory_holder(standing: Standing) -> Literal["control group", "watch"]:
+    return "control group" if standing.has_groups else "watch"
 
 
 def _as_workflow(name: str, params: tuple[models.ParamMetadata, ...], source: models.Source) -> models.WorkflowMetadata:

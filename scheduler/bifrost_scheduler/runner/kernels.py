@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import bifrost_kernel
 from bifrost_kernel import errors, models
-from bifrost_kernel.forkserver import protocol, sandbox
+from bifrost_kernel.forkserver import control_groups, protocol, sandbox
 from bifrost_kernel.forkserver.options import ServerOptions
 
 ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -48,6 +48,15 @@ class Standing(NamedTuple):
 
     level: sandbox.Level
     enclosure: sandbox.Enclosure
+    has_groups: bool = False
+    """Whether the system itself holds each kernel, as a whole, to its memory."""
+
+
+class Exit(NamedTuple):
+    """How a kernel ended; the status is None when it was lost together with the fork server."""
+
+    status: int | None
+    out_of_memory: bool = False
 
 
 class _Wanted(NamedTuple):
@@ -66,7 +75,7 @@ class Kernel:
         folder: str | None,
         standing: Standing,
         descriptors: Sequence[int],
-        exited: Future[int | None],
+        exited: Future[Exit],
         janitor: Executor,
     ) -> None:
         engine, broker, console, doorstep, pidfd = descriptors
@@ -109,10 +118,14 @@ class Kernel:
         here or lost together with the fork server.
         """
         try:
-            status = self._exited.result(timeout_seconds)
+            status = self._exited.result(timeout_seconds).status
         except TimeoutError:
             return None
         return -signal.SIGKILL if status is None else status
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether it has ended because its control group had no more."""
+        return self._exited.done() and self._exited.result().out_of_memory
 
     def close(self) -> None:
         """Kill what still runs and free the descriptors; further calls do nothing.
@@ -149,7 +162,7 @@ class _Generation:
         self.process = process
         self.control = control
         self.standing: Standing | None = None
-        self.exits: dict[str, Future[int | None]] = {}
+        self.exits: dict[str, Future[Exit]] = {}
 
     def end(self) -> None:
         """End the process and answer for the kernels that went with it."""
@@ -157,7 +170,7 @@ class _Generation:
         self.process.kill()
         self.process.wait()
         for exited in self.exits.values():
-            exited.set_result(None)
+            exited.set_result(Exit(None))
         self.exits.clear()
 
 
@@ -186,6 +199,7 @@ class KernelSource:
         working_folder: str | None = None,
         preload: Sequence[str] = PRELOADED,
         limits: sandbox.Limits | None = None,
+        control_group: str | None = None,
         namespaces: bool = True,
         level: sandbox.Level = sandbox.Level.NONE,
         visible: Sequence[str] = (),
@@ -200,6 +214,7 @@ class KernelSource:
             environment: all that kernels see; None means `allowed_environment()`.
             working_folder: where kernels start; None means in a private folder each.
             preload: modules to import once for all kernels.
+            control_group: see `ServerOptions`.
             namespaces: False forgoes pid namespaces even where they are permitted; without effect at level full.
             level: what kernels are enclosed by; where it cannot be had, none is handed out.
             visible: folders that kernels read at level full, beside the system and Python.
@@ -214,6 +229,7 @@ class KernelSource:
             working_folder=working_folder,
             preload=tuple(preload),
             limits=limits or sandbox.Limits(),
+            control_group=control_group,
             namespaces=namespaces,
             level=level,
             visible=tuple(visible),
@@ -279,6 +295,8 @@ class KernelSource:
         self._keeper.join()
         self._janitor.shutdown()
         shutil.rmtree(self._options.folder, ignore_errors=True)
+        if self._options.control_group is not None:
+            control_groups.remove(Path(self._options.control_group))
 
     def _request(self, request_id: int) -> None:
         """Ask the fork server; when there is none, the keeper asks the next one."""
@@ -336,8 +354,8 @@ class KernelSource:
     def _heed(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
         match message["event"]:
             case "ready":
-                standing = Standing(sandbox.Level(message["level"]), sandbox.Enclosure(message["enclosure"]))
-                self._set_ready(generation, standing)
+                level, enclosure = sandbox.Level(message["level"]), sandbox.Enclosure(message["enclosure"])
+                self._set_ready(generation, Standing(level, enclosure, message["has_groups"]))
             case "impossible":
                 self._refusal = message["reason"]
             case "acquired":
@@ -345,7 +363,7 @@ class KernelSource:
             case "exited":
                 exited = generation.exits.pop(message["kernel"], None)
                 if exited is not None:
-                    exited.set_result(message["status"])
+                    exited.set_result(Exit(message["status"], message["out_of_memory"]))
             case "refused":
                 self._refuse(message["id"], f"the fork server cannot start a kernel: {message['reason']}")
 
@@ -363,7 +381,7 @@ class KernelSource:
             self._refuse(message["id"], "the control plane has too many open files")
             return
         assert generation.standing is not None
-        exited: Future[int | None] = Future()
+        exited: Future[Exit] = Future()
         generation.exits[message["kernel"]] = exited
         kernel = Kernel(message["kernel"], message["folder"], generation.standing, fds, exited, self._janitor)
         with self._lock:

@@ -76,6 +76,8 @@ class Closing(models.Frozen):
     events: tuple[models.Event, ...] = ()
     sandbox: Level | None = None
     """What enclosed its kernel; None when it had none."""
+    memory_held_by: Literal["control group", "watch"] | None = None
+    """What held the processes of the execution together to its memory; each of them is held by the system."""
     network: tuple[Destination, ...] = ()
     """Whom the kernel talked to through the egress proxy."""
     secrets: tuple[str, ...] = Field(default=(), repr=False)
@@ -249,6 +251,7 @@ def _conclusion(closing: Closing) -> dict[str, Any]:
         "completed_at": models.isoformat(closing.completed_at),
         "duration_ms": closing.duration_ms,
         "sandbox": closing.sandbox,
+        "memory_held_by": closing.memory_held_by,
         "network": [destination.model_dump() for destination in closing.network],
         "reads": [event.flat() for event in closing.events if event.type in _READS],
     }

@@ -6,11 +6,11 @@ deadline is the parent's, and so is the outcome: what the kernel says of itself 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -238,7 +238,7 @@ class Runner:
         lists = jobs.host_lists(tenant, metadata)
         if metadata.network is models.Network.HOST:
             self._store.append_audit(_host_network_entry(execution))
-        with closing(self._kernels.acquire(network=metadata.network)) as kernel:
+        with contextlib.closing(self._kernels.acquire(network=metadata.network)) as kernel:
             live, token = self._open(kernel, _grant(execution), lists)
             with self._live_lock:
                 self._live[execution.id] = live
@@ -248,10 +248,12 @@ class Runner:
                 kernel.configure(jobs.execution_setup(token, execution, metadata, organization, snapshot))
                 live.end_after(metadata.timeout_seconds, Ending.TIMEOUT)
                 self._heed_early_cancel(execution, live)
-                with self._memory.watching(kernel.pidfd, live.exceed_memory):
+                with self._holding_to_memory(live):
                     executed = self._pool.execute(job, kernel)
                 ending = live.close()
                 exit_status = kernel.wait(1) if executed.verdict is Verdict.DIED else None
+                if kernel.ran_out_of_memory():
+                    ending = ending or Ending.MEMORY
             finally:
                 live.close()
                 self._parts.tokens.revoke(token)
@@ -260,7 +262,7 @@ class Runner:
                 network = self._detach(kernel, execution.id)
         bounds = outcomes.Bounds(metadata.timeout_seconds, self._settings.memory_bytes)
         outcome = outcomes.decide(live.door.report, executed, ending, bounds, exit_status)
-        surroundings = jobs.Surroundings(kernel.standing.level, network)
+        surroundings = jobs.Surroundings(kernel.standing, network)
         closing_ = jobs.closing(execution, outcome, self._events(execution), live.door.report, surroundings)
         self._finish_guarded(execution, outcome, self._seal(job, closing_))
 
@@ -282,6 +284,12 @@ class Runner:
 
     def _detach(self, kernel: Kernel, execution_id: str) -> tuple[Destination, ...]:
         return self._gate.detach(execution_id) if kernel.standing.level is Level.FULL else ()
+
+    def _holding_to_memory(self, live: Live) -> contextlib.AbstractContextManager[None]:
+        """While its code runs: by watching, where no control group does it."""
+        if live.kernel.standing.has_groups:
+            return contextlib.nullcontext()
+        return self._memory.watching(live.kernel.pidfd, live.exceed_memory)
 
     def _heed_early_cancel(self, execution: contract.Execution, live: Live) -> None:
         """A cancel may have come between the claim and this thread."""
@@ -351,7 +359,7 @@ class Runner:
         tenant = self._store.find_organization(organization)
         info = jobs.organization_info(tenant)
         job = jobs.provider_job(execution_id, provider, info, PROVIDER_CALLER, dict(inputs), snapshot)
-        with closing(self._kernels.acquire()) as kernel:
+        with contextlib.closing(self._kernels.acquire()) as kernel:
             grant = Grant(
                 execution_id=execution_id, organization=organization, caller=PROVIDER_CALLER, name=provider.name
             )
@@ -361,7 +369,7 @@ class Runner:
                     jobs.setup(token, execution_id, info, PROVIDER_CALLER, provider, snapshot, dict(inputs))
                 )
                 live.end_after(PROVIDER_TIMEOUT_SECONDS, Ending.TIMEOUT)
-                with self._memory.watching(kernel.pidfd, live.exceed_memory):
+                with self._holding_to_memory(live):
                     self._pool.execute(job, kernel)
                 ending = live.close()
             finally:
