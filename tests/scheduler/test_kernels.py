@@ -120,6 +120,22 @@ def test_fallback_sweeps_orphans() -> None:
         source.close()
 
 
+def test_fallback_ends_what_was_stopped() -> None:
+    """Also when code stopped the process that watches over it, and everything else."""
+    source = KernelSource.start(spares=0, preload=(), namespaces=False)
+    marker = f"stopped-{os.getpid()}"
+    try:
+        kernel = source.acquire()
+        say(kernel, HIDE.format(marker))
+        assert until(lambda: _is_running(marker))
+        say(kernel, "import os, signal; os.kill(os.getppid(), signal.SIGSTOP)")
+        kernel.close()
+        assert until(lambda: not _is_running(marker))
+        assert kernel.wait(10) is not None
+    finally:
+        source.close()
+
+
 def test_exit_status_tells_how(source: KernelSource) -> None:
     """`wait` gives the exit code, or 128 + the signal that the kernel died of."""
     statuses = []

@@ -107,9 +107,9 @@ class Kernel:
 
     def kill(self) -> None:
         """End every process of the kernel."""
-        # Without namespaces the first process must live to sweep up the others.
-        namespaced = self.standing.enclosure is sandbox.Enclosure.PID_NAMESPACE
-        self._signal(signal.SIGKILL if namespaced else signal.SIGTERM)
+        # Nothing milder: without namespaces a workflow could have stopped the first process. Its orphans then come to
+        # the fork server, which sweeps them up.
+        self._signal(signal.SIGKILL)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit status, or None when it still runs after the timeout.
