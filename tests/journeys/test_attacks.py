@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.product import Json, MakeProduct, Product, Watch, processes_with
+from tests.journeys.product import ORGANIZATION, Json, MakeProduct, Product, Watch, processes_with
 
 _NUMBERS = itertools.count(1)
 MEMORY_BYTES = 512 * 1024 * 1024
@@ -144,6 +144,29 @@ def test_servers_on_this_machine_are_out_of_reach(enclosed: Product, bare: Produ
         port = product.http.base_url.port
         assert [gets_through(product, "connect", f"127.0.0.1:{where}") for where in (port, neighbour)] == [through] * 2
     assert not any(gets_through(enclosed, "connect", f"{host}:80") for host in ("169.254.169.254", "8.8.8.8", "::1"))
+
+
+def ports_of(product: Product) -> list[int]:
+    """Every TCP port that a process of the product listens on."""
+    processes = [psutil.Process(product.pid), *product.descendants()]
+    connections = itertools.chain.from_iterable(process.net_connections("tcp") for process in processes)
+    return sorted({one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN})
+
+
+def test_every_port_of_the_product_is_out_of_reach(enclosed: Product, bare: Product) -> None:
+    """Neither directly nor by the proxy, whose refusals stand in the record."""
+    assert all(gets_through(bare, "connect", f"127.0.0.1:{port}") for port in ports_of(bare))
+    for port in ports_of(enclosed):
+        assert not gets_through(enclosed, "connect", f"127.0.0.1:{port}")
+        said, talk = refusal(enclosed, "tunnel", ORGANIZATION, "127.0.0.1", port)
+        assert (said.split(" ")[1], talk["port"], talk["refused_by"]) == ("403", port, "address")
+
+
+def test_the_authors_broker_is_out_of_reach(enclosed: Product, bare: Product) -> None:
+    """The socket at which sessions of any organization are served; its path may be known, and so may a token."""
+    for product, through in ((bare, True), (enclosed, False)):
+        session = product.http.post("/api/authoring-sessions", json={}).raise_for_status().json()
+        assert gets_through(product, "connect_unix", session["socket"]) is through
 
 
 def test_unix_sockets_of_this_machine_are_out_of_reach(enclosed: Product, bare: Product, tmp_path: Path) -> None:
@@ -321,7 +344,7 @@ def test_an_organization_reaches_what_its_list_names(enclosed: Product, narrow: 
 
 def test_a_workflow_reaches_what_it_declares(enclosed: Product, narrow: str, neighbour: int) -> None:
     """Of what its organization may: where one list does not name a host, it is refused; an empty list is no network."""
-    said, talk = refusal(enclosed, "tunnel_to_example", "test-org-active", "127.0.0.1", neighbour)
+    said, talk = refusal(enclosed, "tunnel_to_example", ORGANIZATION, "127.0.0.1", neighbour)
     assert "not on the egress list of the workflow 'tunnel_to_example'" in said
     assert talk["refused_by"] == "workflow"
     assert "the organization" in refusal(enclosed, "tunnel_to_example", narrow, "example.invalid", 443)[0]
@@ -378,10 +401,11 @@ def test_lists_are_shown_with_the_workflow(enclosed: Product) -> None:
     "host", ["localhost", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"]
 )
 def test_the_proxy_judges_the_address_and_not_the_name(enclosed: Product, host: str) -> None:
-    """Whatever a name or a spelling resolves to is judged after it was resolved."""
+    """Whatever a name or a spelling resolves to is judged after it was resolved; the record has who was asked for."""
     port = enclosed.http.base_url.port
-    line = enclosed.run("tunnel", host=host, port=port).json()
-    assert line.startswith(("HTTP/1.1 403", "HTTP/1.1 502"))
+    said, talk = refusal(enclosed, "tunnel", ORGANIZATION, host, port)
+    assert said.startswith("HTTP/1.1 403")
+    assert (talk["host"], talk["refused"], talk["refused_by"]) == (host.strip("[]"), 1, "address")
 
 
 @pytest.mark.parametrize("level", ["enclosed", "reduced", "bare"])
