@@ -386,7 +386,7 @@ def test_the_network_of_the_machine_is_recorded(enclosed: Product) -> None:
     answer = enclosed.run("attack_from_host", way="list", target="/")
     id_, record = answer.headers["X-Execution-Id"], enclosed.record(answer.headers["X-Execution-Id"])
     assert "this machine's own" in record["cells"][0]["source"]
-    assert record["metadata"]["bifrost"]["network_of"] == "host"
+    assert record["metadata"]["bifrost"]["network_mode"] == "host"
     (act,) = [act for act in enclosed.acts("network.host") if act["target"] == id_]
     assert (act["actor"], act["details"]) == ("user:dev@example.com", {"workflow": "attack_from_host"})
 

@@ -73,6 +73,11 @@ def test_private_folder(kernel: Kernel) -> None:
     assert printed.split() == [kernel.folder or filesystem.HOME] * 3
 
 
+def test_a_machine_short_of_memory_takes_it_from_kernels(kernel: Kernel) -> None:
+    """Before it ends any server: theirs is the highest score."""
+    assert say(kernel, "print(open('/proc/self/oom_score_adj').read(), end='')") == "1000\n"
+
+
 def test_two_kernels_differ(source: KernelSource) -> None:
     """Two kernels share neither random numbers nor variables."""
     kernels = [source.acquire() for _ in range(2)]

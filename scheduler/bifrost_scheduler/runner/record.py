@@ -221,7 +221,7 @@ def _provenance(job: Job) -> dict[str, Any]:
         "organization": job.organization.model_dump(mode="json"),
         "caller": job.caller.model_dump(mode="json"),
         "trigger": job.trigger.value,
-        "network_of": job.workflow.network.value,
+        "network_mode": job.workflow.network.value,
         "parameters": job.parameters,
         "submitted_at": models.isoformat(job.submitted_at),
         "code_hash": job.code_hash,
