@@ -5,16 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bifrost_kernel.forkserver import control_groups, syscalls
 from bifrost_kernel.forkserver.control_groups import NotPermitted, Place, SlotGroups
-from bifrost_kernel.forkserver.sandbox import Limits
-from bifrost_scheduler.runner.cells import KernelPort, run_cell
-from bifrost_scheduler.runner.kernels import KernelSource
 
 
 def make_group(folder: Path, *, controllers: str = "cpu memory pids", members: str = "", marked: bool = True) -> Path:
@@ -77,20 +73,6 @@ def test_this_machine_has_an_answer() -> None:
     assert Path("/proc/self/cgroup").read_text() == before
 
 
-@pytest.fixture
-def real(tmp_path: Path) -> Iterator[Path]:
-    """A group of the second version below this process's own, with whatever controllers there are."""
-    try:
-        own = control_groups.find_own(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
-        folder = own / f"bifrost-test-{os.getpid()}"
-        folder.mkdir()
-    except (NotPermitted, OSError) as error:
-        pytest.skip(f"this machine permits no control groups here: {error}")
-    yield folder
-    control_groups.remove(folder)
-    assert not folder.exists()
-
-
 def until_gone(pid: int) -> bool:
     pidfd = os.pidfd_open(pid)
     try:
@@ -99,11 +81,11 @@ def until_gone(pid: int) -> bool:
         os.close(pidfd)
 
 
-def test_a_group_ends_as_one(real: Path) -> None:
+def test_a_group_ends_as_one(control_group: Path) -> None:
     """Whoever joined it is in it with all that it starts, and ends with it; the next process finds it empty."""
-    groups = SlotGroups(str(real), memory_bytes=None, processes=None)
+    groups = SlotGroups(str(control_group), memory_bytes=None, processes=None)
     for number in range(2):
-        group = real / f"slot-{os.getpid()}-3-{number}"
+        group = control_group / f"slot-{os.getpid()}-3-{number}"
         assert groups.can_be_entered()
         reading, writing = os.pipe()
         pid = syscalls.fork_into(groups.prepare(3))
@@ -122,49 +104,12 @@ def test_a_group_ends_as_one(real: Path) -> None:
             os.sched_yield()
 
 
-def test_kernels_are_in_the_group_of_their_slot(real: Path) -> None:
-    """Without namespaces, too, where the end of the group is what ends everything."""
-    source = KernelSource.start(spares=0, preload=(), namespaces=False, control_group=str(real))
-    try:
-        assert source.wait_ready().has_groups
-        kernel = source.acquire()
-        assert f"{real.name}/slot-" in said(kernel, "print(open('/proc/self/cgroup').read())")
-        kernel.close()
-        kernel.wait(10)
-        assert not kernel.ran_out_of_memory()
-    finally:
-        source.close()
-
-
-def test_a_child_of_a_group_is_like_any_other(real: Path) -> None:
+def test_a_child_of_a_group_is_like_any_other(control_group: Path) -> None:
     """It forks, reaps, and ends with its own status."""
-    groups = SlotGroups(str(real), memory_bytes=None, processes=None)
+    groups = SlotGroups(str(control_group), memory_bytes=None, processes=None)
     pid = syscalls.fork_into(groups.prepare(0))
     if pid == 0:
         child = os.fork()
         os._exit(7 if child == 0 else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     assert groups.end(0) is False
-
-
-def test_memory_of_a_group_is_the_systems_to_hold() -> None:
-    """Many processes that take a little each are ended together, and the fork server knows why."""
-    try:
-        folder = control_groups.settle(f"bifrost-test-{os.getpid()}")
-    except NotPermitted as error:
-        pytest.skip(f"this machine does not hold memory by control groups: {error}")
-    limits = Limits(memory_bytes=256 * 1024**2)
-    source = KernelSource.start(spares=0, preload=(), limits=limits, control_group=str(folder))
-    try:
-        kernel = source.acquire()
-        said(kernel, "import os\nfor _ in range(8):\n    os.fork()\n    taken = b'x' * (50 * 1024**2)")
-        assert kernel.wait(10) is not None
-        assert kernel.ran_out_of_memory()
-        kernel.close()
-    finally:
-        source.close()
-
-
-def said(kernel: object, code: str) -> str:
-    cell, _ = run_cell(KernelPort(kernel.kernel_socket, kernel.console), code)  # type: ignore[attr-defined]
-    return "".join(output.get("text", output.get("evalue", "")) for output in cell["outputs"])
