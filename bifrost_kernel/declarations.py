@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
-from bifrost_kernel import cron, errors, jsonable, models
+from bifrost_kernel import cron, egress_list, errors, jsonable, models
 
 MAX_RETRIES = 10
 
@@ -38,6 +38,7 @@ def build_workflow(
     mode = _choice(options, "execution_mode", models.ExecutionMode)
     _check_timezone(options["timezone"])
     _check_schedule(options["schedule"], mode)
+    network = _choice(options, "network", models.Network)
     return models.WorkflowMetadata(
         name=options["name"],
         description=options["description"],
@@ -50,6 +51,8 @@ def build_workflow(
         retries=options["retries"],
         idempotent=options["idempotent"],
         overlap=_choice(options, "overlap", models.Overlap),
+        egress=_egress(options["egress"], network),
+        network=network,
         requires_org=options["requires_org"],
         expose_in_forms=options["expose_in_forms"],
         requires_approval=options["requires_approval"],
@@ -104,6 +107,19 @@ def _tags(tags: Any) -> tuple[str, ...]:
     if not isinstance(tags, (list, tuple, set, frozenset)) or not all(map(_is_text, tags)):
         raise errors.DeclarationError(f'tags={tags!r}: allowed is a list of text, e.g. ["m365", "user"]')
     return tuple(tags)
+
+
+def _egress(hosts: Any, network: models.Network) -> tuple[str, ...] | None:
+    if hosts is None:
+        return None
+    if not isinstance(hosts, (list, tuple, set, frozenset)):
+        raise errors.DeclarationError(f"egress={hosts!r}: allowed is a list of hosts, e.g. {egress_list.EXAMPLES}")
+    if network is models.Network.HOST:
+        raise errors.DeclarationError('egress has no meaning with network="host"; leave one of them out')
+    try:
+        return egress_list.check(sorted(hosts, key=str) if isinstance(hosts, (set, frozenset)) else hosts)
+    except errors.ValidationError as error:
+        raise errors.DeclarationError(f"egress: {error.message}") from None
 
 
 def _check_timezone(timezone: Any) -> None:

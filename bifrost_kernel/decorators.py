@@ -47,6 +47,8 @@ def workflow(
     retries: int = 0,
     idempotent: bool = False,
     overlap: str = "skip",
+    egress: Sequence[str] | None = None,
+    network: str = "proxy",
     requires_org: bool = True,
     expose_in_forms: bool = True,
     requires_approval: bool = False,
@@ -59,6 +61,9 @@ def workflow(
         retries: how often a scheduled run that failed is tried again, if the workflow is `idempotent`.
         idempotent: running it twice does no harm.
         overlap: what a due time does while the last run still runs: `skip`, `queue` or `parallel`.
+        egress: hosts that it may reach, e.g. `["graph.microsoft.com", "*.halopsa.com:443"]`, of those that its
+            organization may; None is all of those, an empty list is no network at all.
+        network: `proxy`, or `host` for this machine's own network, where the operator allows it.
 
     Raises:
         DeclarationError: an argument is wrong; says where, what was given, and the choices.

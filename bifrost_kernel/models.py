@@ -43,6 +43,13 @@ class Overlap(StrEnum):
     PARALLEL = "parallel"
 
 
+class Network(StrEnum):
+    PROXY = "proxy"
+    """No network but the egress proxy."""
+    HOST = "host"
+    """The network of the machine, where the operator allows it."""
+
+
 class Permission(StrEnum):
     EXECUTE_WORKFLOWS = "canExecuteWorkflows"
     APPROVE_EXECUTIONS = "canApproveExecutions"
@@ -149,6 +156,9 @@ class WorkflowMetadata(Frozen):
     retries: int = 0
     idempotent: bool = False
     overlap: Overlap = Overlap.SKIP
+    egress: tuple[str, ...] | None = None
+    """Hosts that it may reach, of those that its organization may (`egress_list`); None is all of them."""
+    network: Network = Network.PROXY
     requires_org: bool = True
     expose_in_forms: bool = True
     requires_approval: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import socket
 import textwrap
@@ -21,6 +22,7 @@ import httpx
 import pytest
 import uvicorn
 
+from bifrost_kernel.forkserver import control_groups
 from bifrost_scheduler import services as composition
 from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.web import app as web
@@ -384,3 +386,17 @@ def occupy(
     yield make
     for id_ in reversed(started):
         client().post(f"/api/executions/{id_}/cancel")
+
+
+@pytest.fixture
+def control_group() -> Iterator[Path]:
+    """A group of the second version below this process's own, with whatever controllers there are."""
+    try:
+        own = control_groups.find_own(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+        folder = own / f"bifrost-test-{os.getpid()}"
+        folder.mkdir()
+    except (control_groups.NotPermitted, OSError) as error:
+        pytest.skip(f"this machine permits no control groups here: {error}")
+    yield folder
+    control_groups.remove(folder)
+    assert not folder.exists()

@@ -10,7 +10,7 @@ import contextlib
 import os
 import ssl
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bifrost_kernel.forkserver import syscalls
@@ -43,6 +43,7 @@ _ETC_WRITTEN = {
     # Names are resolved by the egress proxy; without a server here a lookup fails at once.
     "resolv.conf": "",
 }
+_RESOLVER = ("/etc/hosts", "/etc/resolv.conf")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx",
@@ -103,6 +104,26 @@ def make_private(below_home: Iterable[str], *, home_bytes: int, owner: int) -> N
     _mount_memory("/dev/shm", SHARED_MEMORY_BYTES, owner)  # noqa: S108
     syscalls.mount("devpts", "/dev/pts", "devpts", syscalls.MS_NOSUID, "newinstance,ptmxmode=0666,mode=0600")
     syscalls.mount("proc", "/proc", "proc", _MINE | syscalls.MS_NOEXEC, "hidepid=2")
+
+
+def read_resolver() -> dict[str, bytes]:
+    """How this machine resolves names, by the path of the file; to be called before `build`."""
+    return {path: Path(path).read_bytes() for path in _RESOLVER if os.path.isfile(path)}
+
+
+def show_resolver(files: Mapping[str, bytes]) -> None:
+    """Resolve names as the machine does, in a mount namespace of one's own after `make_private`.
+
+    Raises:
+        OSError: no memory.
+    """
+    for path, content in files.items():
+        copy = Path(HOME, Path(path).name)
+        copy.write_bytes(content)
+        copy.chmod(0o444)
+        syscalls.mount(str(copy), path, flags=syscalls.MS_BIND)
+        syscalls.set_mount_attributes(path, *_READ_ONLY)
+        copy.unlink()
 
 
 def hide(folders: Iterable[str], kept: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import socket
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from bifrost_kernel import models
@@ -22,7 +23,7 @@ FIRST_HOST_ID = 64000
 """User ids that kernels have on the machine when the fork server runs as root, one per kernel that is alive."""
 HOST_IDS = 1000
 
-_NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWNET
+_NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 _BACKLOG = 128
 
 
@@ -58,28 +59,35 @@ class Jail(NamedTuple):
     home_bytes: int
     drops_user: bool
     """Whether kernels become another user of the machine, which takes a fork server that is root."""
+    resolver: Mapping[str, bytes]
+    """What a kernel with the machine's network is shown of its configuration."""
 
     def host_id(self, slot: int) -> int:
         """The user that the kernel in this slot is on the machine."""
         return FIRST_HOST_ID + slot % HOST_IDS if self.drops_user else os.getuid()
 
 
-def enclose(jail: Jail, *, slot: int, doorstep: int) -> None:
+def enclose(jail: Jail, *, slot: int, doorstep: int, network: models.Network = models.Network.PROXY) -> None:
     """Take the calling process, the first of its pid namespace, out of everything that is not its own.
 
     Args:
         slot: a number that no other living kernel has.
         doorstep: a socket; the listener of the egress proxy goes through it.
+        network: with `host` the network stays the machine's; every other wall is built.
 
     Raises:
         OSError: a step is not permitted; the process is in between and has to end.
     """
-    syscalls.unshare(_NAMESPACES)
+    is_proxied = network is models.Network.PROXY
+    syscalls.unshare(_NAMESPACES | (syscalls.CLONE_NEWNET if is_proxied else 0))
     owner = jail.host_id(slot)
     filesystem.make_private(jail.below_home, home_bytes=jail.home_bytes, owner=owner)
     socket.sethostname("kernel")
-    syscalls.bring_loopback_up()
-    _leave_listener(doorstep)
+    if is_proxied:
+        syscalls.bring_loopback_up()
+        _leave_listener(doorstep)
+    else:
+        filesystem.show_resolver(jail.resolver)
     if jail.drops_user:
         _become(owner)
     _take_own_user_namespace(owner)

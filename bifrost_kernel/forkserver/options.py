@@ -23,6 +23,8 @@ class ServerOptions(models.Frozen):
     first_slot: int = 0
     """Kernels are numbered from here on, so that those of two fork servers need not be one user of the machine."""
     limits: sandbox.Limits = sandbox.Limits()
+    control_group: str | None = None
+    """The folder of the kernels' control groups (`control_groups.settle`); None where there are none."""
     namespaces: bool = True
     level: sandbox.Level = sandbox.Level.NONE
     """What kernels are enclosed by; where it cannot be had none is made."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, NoReturn
 
+from bifrost_kernel import models
 from bifrost_kernel.forkserver import filesystem, jail, seccomp, syscalls
 from bifrost_kernel.forkserver.jail import Limits
 
@@ -22,6 +23,10 @@ __all__ = [
     "Cell", "Enclosure", "Level", "Limits", "NotPermitted", "Standing", "die_with_parent", "enter", "reap_until",
     "rehearse", "sweep", "tend", "unshare_with_user",
 ]  # fmt: skip
+
+
+_OOM_SCORE = 1000
+"""The highest: before every server of the machine (proc_pid_oom_score_adj(5))."""
 
 
 class Level(StrEnum):
@@ -106,8 +111,11 @@ class Cell:
         self._is_namespaced = enclosure is Enclosure.PID_NAMESPACE
         self._outer = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self._is_namespaced else -1
 
-    def fork(self) -> int:
+    def fork(self, group: int | None = None) -> int:
         """`os.fork`, into a fresh enclosure.
+
+        Args:
+            group: a descriptor of the control group that the child shall be in.
 
         Raises:
             OSError: no more processes or namespaces.
@@ -116,10 +124,17 @@ class Cell:
             # Children go to the namespace of the last unshare, and a new one can only be made from the own one.
             syscalls.setns(self._outer, syscalls.CLONE_NEWPID)
             syscalls.unshare(syscalls.CLONE_NEWPID)
-        return os.fork()
+        return os.fork() if group is None else syscalls.fork_into(group)
 
 
-def tend(standing: Standing, kernel: Callable[[], NoReturn], *, slot: int, doorstep: int) -> NoReturn:
+def tend(
+    standing: Standing,
+    kernel: Callable[[], NoReturn],
+    *,
+    slot: int,
+    doorstep: int,
+    network: models.Network = models.Network.PROXY,
+) -> NoReturn:
     """Be the first process of an enclosure: close it, start `kernel`, hand interrupts on, reap, end with its status.
 
     Exit code: that of the kernel, or 128 + the signal that killed it.
@@ -128,7 +143,9 @@ def tend(standing: Standing, kernel: Callable[[], NoReturn], *, slot: int, doors
     if standing.enclosure is Enclosure.PROCESS_GROUP:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         die_with_parent(signal.SIGTERM)
-    _close_door(standing, slot, doorstep)
+    with contextlib.suppress(OSError):  # a machine short of memory takes it from executions first
+        _write("/proc/self/oom_score_adj", str(_OOM_SCORE))
+    _close_door(standing, slot, doorstep, network)
     pid = os.fork()
     if pid == 0:
         # Its own files below /proc are its own again.
@@ -174,10 +191,11 @@ def _enter_full(folder: str, visible: Sequence[str], hidden: Sequence[str], home
     try:
         _unshare_for_full()
         _leave_the_parent_behind()
+        resolver = filesystem.read_resolver()
         below_home = filesystem.build(folder, visible=visible, hidden=hidden)
     except OSError as error:
         raise NotPermitted(_advice(str(error))) from error
-    return Standing(Level.FULL, Enclosure.PID_NAMESPACE, jail.Jail(below_home, home_bytes, drops_user))
+    return Standing(Level.FULL, Enclosure.PID_NAMESPACE, jail.Jail(below_home, home_bytes, drops_user, resolver))
 
 
 def _unshare_for_full() -> None:
@@ -217,9 +235,9 @@ def _leave_the_parent_behind() -> None:
     os._exit(reap_until(pid))
 
 
-def _close_door(standing: Standing, slot: int, doorstep: int) -> None:
+def _close_door(standing: Standing, slot: int, doorstep: int, network: models.Network = models.Network.PROXY) -> None:
     if standing.jail is not None:
-        jail.enclose(standing.jail, slot=slot, doorstep=doorstep)
+        jail.enclose(standing.jail, slot=slot, doorstep=doorstep, network=network)
     elif standing.level is Level.REDUCED:
         jail.confine()
     if standing.level is not Level.NONE:

@@ -1,10 +1,10 @@
 """Keeps kernels ready and hands them out; the control plane is its only client, over one inherited socket.
 
-Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id": 7}` is answered by
-`{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with five descriptors: engine socket, broker socket,
+Requests and reports are JSON in SOCK_SEQPACKET messages. `{"op": "acquire", "id": 7, "network": "proxy"}` is answered
+by `{"event": "acquired", "id": 7, "kernel": "3", "folder": …}` with five descriptors: engine socket, broker socket,
 console pipe, doorstep (where the listener for the egress proxy comes from at level full, and whose end is the kernel's)
-and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0}` follows when it ends.
-After `{"op": "retire"}` the spares end, and the server with its last kernel.
+and a pidfd of the first process. `{"event": "exited", "kernel": "3", "status": 0, "out_of_memory": false}` follows
+when it ends. After `{"op": "retire"}` the spares end, and the server with its last kernel.
 When the socket closes, the server ends at once and every kernel with it. It never runs author code itself.
 """
 
@@ -27,7 +27,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from bifrost_kernel import models
 from bifrost_kernel.forkserver import filesystem, kernel, preloading, proxied, sandbox
+from bifrost_kernel.forkserver.control_groups import SlotGroups
 from bifrost_kernel.forkserver.options import ServerOptions
 
 REFILL_AFTER_IDLE_MS = 20
@@ -54,7 +56,9 @@ class Running:
 class Server:
     """The loop of the fork server."""
 
-    def __init__(self, control: socket.socket, options: ServerOptions, standing: sandbox.Standing) -> None:
+    def __init__(
+        self, control: socket.socket, options: ServerOptions, standing: sandbox.Standing, groups: SlotGroups | None
+    ) -> None:
         """Make the kernel that all others are copies of.
 
         Raises:
@@ -63,6 +67,7 @@ class Server:
         self._control = control
         self._options = options
         self._standing = standing
+        self._groups = groups if groups is not None and groups.can_be_entered() else None
         self._cell = sandbox.Cell(standing.enclosure)
         if standing.level is not sandbox.Level.NONE:
             sandbox.rehearse(standing, self._cell)
@@ -84,7 +89,8 @@ class Server:
         gc.collect()
         gc.freeze()
         standing = {"level": self._standing.level, "enclosure": self._standing.enclosure}
-        self._send({"event": "ready", **standing, "not_preloaded": self._not_preloaded})
+        prepared = {"not_preloaded": self._not_preloaded, "has_groups": self._groups is not None}
+        self._send({"event": "ready", **standing, **prepared})
         while self._running or not self._is_retired:
             events = self._poller.poll(self._idle_seconds())
             if not events:
@@ -113,7 +119,7 @@ class Server:
             self._retire()
             return True
         try:
-            running = self._spares.pop(0) if self._spares else self._start(spare=False)
+            running = self._take_or_start(models.Network(request["network"]))
         except OSError as error:
             self._send({"event": "refused", "id": request["id"], "reason": str(error)})
             return True
@@ -124,6 +130,11 @@ class Server:
         self._is_retired = True
         for spare in self._spares:
             signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
+
+    def _take_or_start(self, network: models.Network) -> Running:
+        if network is models.Network.PROXY and self._spares:
+            return self._spares.pop(0)
+        return self._start(spare=False, network=network)
 
     def _hand_out(self, running: Running, request_id: int) -> None:
         message = {"event": "acquired", "id": request_id, "kernel": running.name, "folder": running.folder}
@@ -139,15 +150,18 @@ class Server:
         _close((pidfd, *running.descriptors))
         if self._standing.enclosure is sandbox.Enclosure.PROCESS_GROUP:
             sandbox.sweep({other.pid for other in self._running.values()})
+        out_of_memory = self._groups is not None and self._groups.end(running.slot)
         if running.handed_out:
-            self._send({"event": "exited", "kernel": running.name, "status": os.waitstatus_to_exitcode(status)})
+            code = os.waitstatus_to_exitcode(status)
+            self._send({"event": "exited", "kernel": running.name, "status": code, "out_of_memory": out_of_memory})
             return
         self._spares.remove(running)
         if running.folder is not None:
             shutil.rmtree(running.folder, ignore_errors=True)
 
-    def _start(self, *, spare: bool) -> Running:
+    def _start(self, *, spare: bool, network: models.Network = models.Network.PROXY) -> Running:
         slot = self._free_slot()
+        group = self._groups.prepare(slot) if self._groups is not None else None
         with contextlib.ExitStack() as undo:
             folder = self._make_folder(undo)
             home = folder or filesystem.HOME
@@ -157,10 +171,12 @@ class Server:
             proxy, doorstep = _socketpair()
             undo.callback(_close, (engine, broker, reading, proxy))
             try:
-                pid = self._cell.fork()
+                pid = self._cell.fork(group)
                 if pid == 0:
-                    be_kernel = functools.partial(self._be_kernel, home, ours, theirs, writing, warm=spare)
-                    self._be_first_process(be_kernel, slot, doorstep)
+                    be_kernel = functools.partial(
+                        self._be_kernel, home, ours, theirs, writing, warm=spare, network=network
+                    )
+                    self._be_first_process(be_kernel, slot, doorstep, network)
             finally:
                 _close((ours, theirs, writing, doorstep))
             undo.pop_all()
@@ -184,20 +200,24 @@ class Server:
         self._poller.register(running.pidfd, select.EPOLLIN)
         return running
 
-    def _be_first_process(self, be_kernel: Callable[[], NoReturn], slot: int, doorstep: int) -> NoReturn:
+    def _be_first_process(
+        self, be_kernel: Callable[[], NoReturn], slot: int, doorstep: int, network: models.Network
+    ) -> NoReturn:
         try:
-            sandbox.tend(self._standing, be_kernel, slot=slot, doorstep=doorstep)
+            sandbox.tend(self._standing, be_kernel, slot=slot, doorstep=doorstep, network=network)
         except BaseException:  # the edge of the process: nothing may unwind into the server's frames
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(70)
 
-    def _be_kernel(self, folder: str, sock: int, broker: int, console: int, *, warm: bool) -> NoReturn:
+    def _be_kernel(
+        self, folder: str, sock: int, broker: int, console: int, *, warm: bool, network: models.Network
+    ) -> NoReturn:
         code = 70
         try:
             os.setsid()
             _keep_only(sock, broker, console)
-            _move_in(folder, self._options, self._standing.level)
+            _move_in(folder, self._options, self._standing.level, network)
             if warm:  # touching the pages takes as long as it saves: of use only while nobody waits
                 kernel.warm_up(self._template, rounds=1, cells=kernel.SPARE_CELLS)
             kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
@@ -219,8 +239,10 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         try:
+            # Before the root changes, below which there are none.
+            groups = _open_groups(options)
             standing = _enter(options)
-            Server(control, options, standing).serve()
+            Server(control, options, standing, groups).serve()
         except sandbox.NotPermitted as error:
             socket.send_fds(control, [json.dumps({"event": "impossible", "reason": str(error)}).encode()], ())
             os._exit(1)
@@ -228,6 +250,13 @@ def main(arguments: list[str]) -> None:
     if standing.enclosure is sandbox.Enclosure.PROCESS_GROUP:
         sandbox.sweep(set())
     os._exit(0)
+
+
+def _open_groups(options: ServerOptions) -> SlotGroups | None:
+    if options.control_group is None:
+        return None
+    limits = options.limits
+    return SlotGroups(options.control_group, memory_bytes=limits.memory_bytes, processes=limits.processes)
 
 
 def _enter(options: ServerOptions) -> sandbox.Standing:
@@ -265,10 +294,10 @@ def _keep_only(sock: int, broker: int, console: int) -> None:
     os.closerange(high + 1, 1 << 20)
 
 
-def _move_in(folder: str, options: ServerOptions, level: sandbox.Level) -> None:
+def _move_in(folder: str, options: ServerOptions, level: sandbox.Level, network: models.Network) -> None:
     os.environ.clear()
     os.environ.update({**options.environment, "TMPDIR": folder})
-    if level is sandbox.Level.FULL:
+    if level is sandbox.Level.FULL and network is models.Network.PROXY:
         os.environ.update(proxied.ENVIRONMENT)
     os.environ.setdefault("HOME", folder)
     tempfile.tempdir = None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from bifrost_kernel import errors, jsonable, models
+from bifrost_kernel import egress_list, errors, jsonable, models
 from bifrost_scheduler import identity, ledger, tokens
 from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.secret_store.contract import SecretStore
@@ -48,15 +48,23 @@ class Administration:
         )
         return organization
 
-    def set_organization_active(self, principal: Principal, organization: str, active: bool) -> contract.Organization:
-        """Raises `NotFound` and `Forbidden`."""
+    def change_organization(
+        self, principal: Principal, organization: str, change: contract.OrganizationChange
+    ) -> contract.Organization:
+        """
+        Raises:
+            NotFound: unknown or foreign.
+            Forbidden: only PlatformAdmins change organizations.
+            ValidationError: nothing is to be changed, or an entry of `egress` is no host.
+        """
         if not identity.may_see(principal, organization) or self._store.find_organization(organization) is None:
             raise identity.organization_not_found(organization)
         _require_platform_admin(principal, "change organizations")
-        return self._store.set_organization_active(
+        _check_change(change)
+        return self._store.change_organization(
             organization,
-            active,
-            audit=ledger.audit(principal, "organization.change", organization=organization, details={"active": active}),
+            change,
+            audit=ledger.audit(principal, "organization.change", organization=organization, details=change.given),
         )
 
     def get_organization(self, principal: Principal, organization: str) -> contract.Organization:
@@ -299,6 +307,17 @@ def config_value(type_: str, value: Any) -> Any:
             return value
     message = f"The value is not of type {type_}."
     raise errors.ValidationError(message, [errors.FieldError("value", "type", message)])
+
+
+def _check_change(change: contract.OrganizationChange) -> None:
+    if not change.model_fields_set:
+        raise errors.ValidationError("Nothing is to be changed: name active, egress, or both.")
+    try:
+        egress_list.check(change.egress or ())
+    except errors.ValidationError as error:
+        raise errors.ValidationError(
+            f"egress: {error.message}", [errors.FieldError("egress", "host", error.message)]
+        ) from None
 
 
 def _from_text(text: str) -> Any:

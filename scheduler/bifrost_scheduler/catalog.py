@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,17 +102,20 @@ class Catalog:
         level: sandbox.Level = sandbox.Level.FULL,
         limits: sandbox.Limits = sandbox.Limits(),  # noqa: B008  frozen
         hidden: Sequence[Path] = (),
+        host_network: Collection[str] = (),
     ) -> None:
         """
         Args:
             level, limits: what author code is enclosed by while its decorators are read.
             hidden: folders that it does not see, wherever they lie.
+            host_network: workflows that the operator lets have the network of the machine.
         """
         self.workspace = workspace
         self._code_dir = code_dir
         self._level = level
         self._limits = limits
         self._hidden = tuple(map(str, hidden))
+        self._host_network = frozenset(host_network)
         self._lock = threading.Lock()
         self._stamps: tuple[FileStamp, ...] | None = None
         self._current: Snapshot | None = None
@@ -178,7 +181,33 @@ class Catalog:
             )
             description = _read(options)
         commit, dirty = git_state.find(self.workspace)
-        return description.model_copy(update={"git_commit": commit, "git_dirty": dirty})
+        described = description.model_copy(update={"git_commit": commit, "git_dirty": dirty})
+        return _without_unpermitted(described, self._host_network)
+
+
+def _without_unpermitted(
+    description: models.WorkspaceDescription, host_network: Collection[str]
+) -> models.WorkspaceDescription:
+    """With the workflows that want more than the operator gives among the broken ones."""
+    refused = [
+        workflow
+        for workflow in description.workflows
+        if workflow.network is models.Network.HOST and workflow.name not in host_network
+    ]
+    return description.model_copy(
+        update={
+            "workflows": tuple(workflow for workflow in description.workflows if workflow not in refused),
+            "broken": (*description.broken, *map(_refused_network, refused)),
+        }
+    )
+
+
+def _refused_network(workflow: models.WorkflowMetadata) -> models.BrokenDeclaration:
+    reason = (
+        f'network="host" is not allowed to {workflow.name!r} here: leave it out, '
+        "or have the operator name the workflow in BIFROST_HOST_NETWORK_WORKFLOWS"
+    )
+    return models.BrokenDeclaration(kind="workflow", name=workflow.name, source=workflow.source, reason=reason)
 
 
 def _read(options: workspace_reader.ReaderOptions) -> models.WorkspaceDescription:

@@ -19,8 +19,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
+import structlog
+
 from bifrost_kernel import errors, models
-from bifrost_kernel.forkserver import sandbox
+from bifrost_kernel.forkserver import control_groups, sandbox
 from bifrost_scheduler import ledger, sessions
 from bifrost_scheduler.administration import Administration
 from bifrost_scheduler.authenticator import Authenticator
@@ -61,6 +63,8 @@ from bifrost_scheduler.store import contract
 from bifrost_scheduler.store.people_contract import User
 from bifrost_scheduler.store.sqlite import SqliteStore
 from bifrost_scheduler.tokens import ExecutionTokens
+
+log = structlog.get_logger(__name__)
 
 DEV_KEY = "test"
 DEV_EMAIL = "dev@example.com"
@@ -136,7 +140,11 @@ class Services:
         """The audit says what executions are enclosed by from now on, or why there are none."""
         try:
             standing = self.kernels.wait_ready()
-            details: dict[str, str | None] = {"sandbox": standing.level.value, "processes": standing.enclosure.value}
+            details: dict[str, str | None] = {
+                "sandbox": standing.level.value,
+                "processes": standing.enclosure.value,
+                "memory": "control group" if standing.has_groups else "watch",
+            }
         except errors.Unavailable as error:
             details = {"sandbox": None, "reason": error.message}
         if not self._stopping:
@@ -198,6 +206,7 @@ def build(settings: Settings) -> Services:
         level=settings.sandbox,
         limits=kernel_limits(settings),
         hidden=(settings.home, settings.workspace),
+        host_network=settings.host_network_workflows,
     )
     notices, tokens, late = Signals(), ExecutionTokens(), _LateRunner()
     options = Options(store=store, run_provider=late.run_provider)
@@ -219,6 +228,7 @@ def build(settings: Settings) -> Services:
         spares=settings.spare_kernels,
         preload=(*PRELOADED, *settings.preload),
         limits=kernel_limits(settings),
+        control_group=_settle_control_group(f"{prefix}kernels"),
         level=settings.sandbox,
         visible=(str(settings.code_dir),),
         hidden=(str(settings.home), str(settings.workspace)),
@@ -320,6 +330,15 @@ def kernel_limits(settings: Settings) -> sandbox.Limits:
         file_bytes=settings.tmp_bytes,
         open_files=settings.open_files,
     )
+
+
+def _settle_control_group(name: str) -> str | None:
+    """Where kernels get control groups; None where memory has to be watched."""
+    try:
+        return str(control_groups.settle(name))
+    except control_groups.NotPermitted as error:
+        log.info("memory of executions is watched, not held by the system", reason=str(error))
+        return None
 
 
 def lock_home(home: Path) -> IO[str]:

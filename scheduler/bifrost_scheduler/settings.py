@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     """What executions are enclosed by: `full`, or on a machine that cannot, knowingly `reduced` or `none`."""
 
     memory_bytes: int = Field(default=1024 * 1024 * 1024, ge=64 * 1024 * 1024)
-    """Memory of one process of an execution."""
+    """Memory of an execution: address space of each process, and what all of them take together."""
 
     processes: int = Field(default=128, ge=1)
     """Processes and threads of one execution."""
@@ -129,6 +129,9 @@ class Settings(BaseSettings):
 
     egress_allow: CommaSeparated = ()
     """`host:port` pairs on loopback, private or link-local addresses that kernels may reach; comma-separated."""
+
+    host_network_workflows: CommaSeparated = ()
+    """Workflows that may run with this machine's own network (`network="host"`); by name, comma-separated."""
 
     session_seconds: int = Field(default=12 * 3600, ge=60)
     """How long a person stays signed in at most."""
@@ -194,7 +197,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name!r} is no name of a module as `import` takes it, e.g. pandas")
         return names
 
-    @field_validator("allowed_hosts", "egress_allow", "preload", "oidc_allowed_domains", mode="before")
+    @field_validator(
+        "allowed_hosts", "egress_allow", "host_network_workflows", "preload", "oidc_allowed_domains", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -149,6 +149,11 @@ class Product:
         """All events, in their order."""
         return list(self._pages(f"/api/executions/{execution_id}/events", {"limit": "1000"}))
 
+    def acts(self, action: str) -> list[Json]:
+        """The audit entries of one kind of act, oldest first."""
+        bodies = (entry["body"] for entry in self._pages("/api/audit", {"limit": "200"}))
+        return [body for body in bodies if body.get("action") == action]
+
     def _pages(self, path: str, query: dict[str, str]) -> Iterator[Json]:
         while True:
             page = self.http.get(path, params=query).raise_for_status().json()

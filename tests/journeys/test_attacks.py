@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import os
 import socket
 import threading
@@ -12,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.product import MakeProduct, Product, Watch, processes_with
+from tests.journeys.product import ORGANIZATION, Json, MakeProduct, Product, Watch, processes_with
 
+_NUMBERS = itertools.count(1)
+MEMORY_BYTES = 512 * 1024 * 1024
 TMP_BYTES = 16 * 1024 * 1024
 CANARY = "canary-in-the-environment"
 
@@ -50,12 +53,18 @@ def canary() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def enclosed(make_product: MakeProduct, neighbour: int, canary: str) -> Product:
-    return make_product(sandbox="full", tmp_bytes=TMP_BYTES, egress_allow=[f"127.0.0.1:{neighbour}"]).start()
+    return make_product(
+        sandbox="full",
+        tmp_bytes=TMP_BYTES,
+        memory_bytes=MEMORY_BYTES,
+        egress_allow=[f"127.0.0.1:{neighbour}"],
+        host_network_workflows=["attack_from_host"],
+    ).start()
 
 
 @pytest.fixture(scope="module")
 def bare(make_product: MakeProduct, canary: str) -> Product:
-    return make_product(sandbox="none").start()
+    return make_product(sandbox="none", memory_bytes=MEMORY_BYTES).start()
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +72,8 @@ def reduced(make_product: MakeProduct) -> Product:
     return make_product(sandbox="reduced").start()
 
 
-def gets_through(product: Product, way: str, target: object = "") -> bool:
-    answer = product.run("attack", way=way, target=str(target))
+def gets_through(product: Product, way: str, target: object = "", workflow: str = "attack") -> bool:
+    answer = product.run(workflow, way=way, target=str(target))
     assert answer.status_code == 200, answer.text
     return bool(answer.json()["through"])
 
@@ -135,6 +144,29 @@ def test_servers_on_this_machine_are_out_of_reach(enclosed: Product, bare: Produ
         port = product.http.base_url.port
         assert [gets_through(product, "connect", f"127.0.0.1:{where}") for where in (port, neighbour)] == [through] * 2
     assert not any(gets_through(enclosed, "connect", f"{host}:80") for host in ("169.254.169.254", "8.8.8.8", "::1"))
+
+
+def ports_of(product: Product) -> list[int]:
+    """Every TCP port that a process of the product listens on."""
+    processes = [psutil.Process(product.pid), *product.descendants()]
+    connections = itertools.chain.from_iterable(process.net_connections("tcp") for process in processes)
+    return sorted({one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN})
+
+
+def test_every_port_of_the_product_is_out_of_reach(enclosed: Product, bare: Product) -> None:
+    """Neither directly nor by the proxy, whose refusals stand in the record."""
+    assert all(gets_through(bare, "connect", f"127.0.0.1:{port}") for port in ports_of(bare))
+    for port in ports_of(enclosed):
+        assert not gets_through(enclosed, "connect", f"127.0.0.1:{port}")
+        said, talk = refusal(enclosed, "tunnel", ORGANIZATION, "127.0.0.1", port)
+        assert (said.split(" ")[1], talk["port"], talk["refused_by"]) == ("403", port, "address")
+
+
+def test_the_authors_broker_is_out_of_reach(enclosed: Product, bare: Product) -> None:
+    """The socket at which sessions of any organization are served; its path may be known, and so may a token."""
+    for product, through in ((bare, True), (enclosed, False)):
+        session = product.http.post("/api/authoring-sessions", json={}).raise_for_status().json()
+        assert gets_through(product, "connect_unix", session["socket"]) is through
 
 
 def test_unix_sockets_of_this_machine_are_out_of_reach(enclosed: Product, bare: Product, tmp_path: Path) -> None:
@@ -222,6 +254,17 @@ def test_memory_is_bounded(enclosed: Product) -> None:
     assert enclosed.http.get("/api/health").status_code == 200
 
 
+@pytest.mark.parametrize("level", ["enclosed", "bare"])
+def test_memory_is_bounded_for_all_processes_together(request: pytest.FixtureRequest, level: str) -> None:
+    """Many that take a little each end as failed, with the limit in the text; nothing of them is left."""
+    product: Product = request.getfixturevalue(level)
+    answer = product.run("eat_memory_together", processes=8, megabytes=100)
+    execution = product.execution(answer.headers["X-Execution-Id"])
+    assert (execution["status"], execution["error_type"]) == ("failed", "LimitExceeded")
+    assert "512 MB of memory (BIFROST_MEMORY_BYTES)" in execution["error"]
+    assert answer.json()["error"] == "WorkflowError"
+
+
 @pytest.mark.parametrize(("folder", "most"), [("/tmp", TMP_BYTES), ("/dev/shm", 64 * 1024 * 1024)])
 def test_space_is_bounded(enclosed: Product, folder: str, most: int) -> None:
     """A full /tmp is an error of whoever filled it, and is empty for the next."""
@@ -274,14 +317,95 @@ def test_other_neighbours_are_refused_to_every_library(enclosed: Product) -> Non
     assert (talk["host"], talk["refused"], talk["bytes_received"]) == ("127.0.0.1", 4, 0)
 
 
+@pytest.fixture
+def narrow(enclosed: Product, neighbour: int) -> str:
+    """An organization that may reach nothing but the neighbour."""
+    id_ = enclosed.add_organization(f"narrow-{next(_NUMBERS)}")
+    enclosed.http.patch(f"/api/organizations/{id_}", json={"egress": [f"127.0.0.1:{neighbour}"]}).raise_for_status()
+    return id_
+
+
+def refusal(product: Product, workflow: str, organization: str, host: str, port: int) -> tuple[str, Json]:
+    """What the proxy answers to a workflow, and what the record says of it."""
+    answer = product.run(workflow, organization, host=host, port=port)
+    (talk,) = product.record(answer.headers["X-Execution-Id"])["metadata"]["bifrost"]["network"]
+    return str(answer.json()), talk
+
+
+def test_an_organization_reaches_what_its_list_names(enclosed: Product, narrow: str, neighbour: int) -> None:
+    """Anything else is refused in its name, before it is resolved; another organization is not bound by the list."""
+    assert enclosed.run("tunnel", narrow, host="127.0.0.1", port=neighbour).json().startswith("HTTP/1.1 200")
+    said, talk = refusal(enclosed, "tunnel", narrow, "no-such-name.invalid", 443)
+    assert said.startswith("HTTP/1.1 403")
+    assert f"not on the egress list of the organization '{narrow}'" in said
+    assert (talk["host"], talk["refused"], talk["refused_by"]) == ("no-such-name.invalid", 1, "organization")
+    assert enclosed.run("tunnel", host="no-such-name.invalid", port=443).json().startswith("HTTP/1.1 502")
+
+
+def test_a_workflow_reaches_what_it_declares(enclosed: Product, narrow: str, neighbour: int) -> None:
+    """Of what its organization may: where one list does not name a host, it is refused; an empty list is no network."""
+    said, talk = refusal(enclosed, "tunnel_to_example", ORGANIZATION, "127.0.0.1", neighbour)
+    assert "not on the egress list of the workflow 'tunnel_to_example'" in said
+    assert talk["refused_by"] == "workflow"
+    assert "the organization" in refusal(enclosed, "tunnel_to_example", narrow, "example.invalid", 443)[0]
+    assert "the workflow 'tunnel_nowhere'" in refusal(enclosed, "tunnel_nowhere", narrow, "127.0.0.1", neighbour)[0]
+
+
+def test_a_list_opens_nothing_private(enclosed: Product) -> None:
+    """Whoever writes down a loopback or metadata address is refused all the same; the record says why."""
+    id_ = enclosed.add_organization(f"greedy-{next(_NUMBERS)}")
+    hosts = ["127.0.0.1", "localhost", "169.254.169.254", "[::1]"]
+    enclosed.http.patch(f"/api/organizations/{id_}", json={"egress": hosts}).raise_for_status()
+    for host in hosts:
+        said, talk = refusal(enclosed, "tunnel", id_, host, int(enclosed.http.base_url.port or 0))
+        assert (said.split(" ")[1], talk["refused_by"]) == ("403", "address")
+
+
+def test_the_network_of_the_machine_is_the_operators_to_give(enclosed: Product, bare: Product, neighbour: int) -> None:
+    """The workflow that he names reaches it; one that he does not name is broken, and refused with the reason."""
+    assert gets_through(enclosed, "connect", f"127.0.0.1:{neighbour}", "attack_from_host")
+    assert gets_through(enclosed, "resolve", "localhost", "attack_from_host")
+    assert not gets_through(enclosed, "connect", f"127.0.0.1:{neighbour}")
+    refused = bare.run("attack_from_host", way="connect", target="127.0.0.1:1")
+    assert (refused.status_code, refused.json()["error"]) == (409, "Conflict")
+    assert "BIFROST_HOST_NETWORK_WORKFLOWS" in refused.json()["message"]
+    assert "attack_from_host" in {one["name"] for one in bare.http.get("/api/workflows").json()["broken"]}
+
+
+def test_the_network_of_the_machine_opens_no_other_wall(enclosed: Product, bare: Product) -> None:
+    """Files, processes, system calls and powers are what they are for everybody else."""
+    for what in ("store", "key", "record"):
+        assert not gets_through(enclosed, "read", prize(enclosed, what), "attack_from_host")
+    for way in ("unshare", "mount", "ptrace", "packets", "configure_network", "become_root"):
+        assert not gets_through(enclosed, way, workflow="attack_from_host")
+    assert not gets_through(enclosed, "write", "/etc/resolv.conf", "attack_from_host")
+
+
+def test_the_network_of_the_machine_is_recorded(enclosed: Product) -> None:
+    """In the header of the record and in the audit, with who asked for it."""
+    answer = enclosed.run("attack_from_host", way="list", target="/")
+    id_, record = answer.headers["X-Execution-Id"], enclosed.record(answer.headers["X-Execution-Id"])
+    assert "this machine's own" in record["cells"][0]["source"]
+    assert record["metadata"]["bifrost"]["network_mode"] == "host"
+    (act,) = [act for act in enclosed.acts("network.host") if act["target"] == id_]
+    assert (act["actor"], act["details"]) == ("user:dev@example.com", {"workflow": "attack_from_host"})
+
+
+def test_lists_are_shown_with_the_workflow(enclosed: Product) -> None:
+    """Whoever reads a workflow's metadata sees whom it may reach."""
+    shown = enclosed.http.get("/api/workflows/tunnel_to_example").json()
+    assert (shown["egress"], shown["network"]) == (["example.invalid", "*.example.invalid:443"], "proxy")
+
+
 @pytest.mark.parametrize(
     "host", ["localhost", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"]
 )
 def test_the_proxy_judges_the_address_and_not_the_name(enclosed: Product, host: str) -> None:
-    """Whatever a name or a spelling resolves to is judged after it was resolved."""
+    """Whatever a name or a spelling resolves to is judged after it was resolved; the record has who was asked for."""
     port = enclosed.http.base_url.port
-    line = enclosed.run("tunnel", host=host, port=port).json()
-    assert line.startswith(("HTTP/1.1 403", "HTTP/1.1 502"))
+    said, talk = refusal(enclosed, "tunnel", ORGANIZATION, host, port)
+    assert said.startswith("HTTP/1.1 403")
+    assert (talk["host"], talk["refused"], talk["refused_by"]) == (host.strip("[]"), 1, "address")
 
 
 @pytest.mark.parametrize("level", ["enclosed", "reduced", "bare"])

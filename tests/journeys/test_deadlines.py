@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 import pytest
 
-from tests.journeys.product import Product, Watch, processes_with
+from tests.journeys.product import MakeProduct, Product, Watch, processes_with
 
 GRACE_SECONDS = 1
 
@@ -24,6 +25,30 @@ def test_what_hides_and_ignores_everything_ends(product: Product) -> None:
         assert hidden.survivors(within_seconds=1) == []
     assert execution["status"] == "timeout"
     assert "not yet" in str(product.record(execution_id))
+
+
+@pytest.fixture(scope="module")
+def walled(make_product: MakeProduct) -> Product:
+    """A product with the full sandbox: nobody else is to feel a fork bomb."""
+    return make_product(sandbox="full", grace_seconds=GRACE_SECONDS, memory_bytes=512 * 1024**2).start()
+
+
+@pytest.mark.parametrize("way", ["stop", "block", "loop", "hide", "threads", "bomb", "memory"])
+def test_whatever_stays_is_gone_a_second_after_the_grace(walled: Product, way: str) -> None:
+    """Stopped by itself, deaf, busy, hidden by two forks and sessions, multiplying or full: it timed out, and is gone.
+
+    Measured by the control plane's own clock, from the first word of the code to the outcome.
+    """
+    mark = f"mark-of-{way}"
+    execution_id = walled.submit("refuse_to_end", way=way, mark=mark)
+    execution = walled.wait_until_over(execution_id)
+    with Watch(processes_with(mark)) as left:
+        assert left.survivors(within_seconds=1) == []
+    assert (execution["status"], execution["error_type"]) == ("timeout", "Timeout")
+    began = next(event["at"] for event in walled.events(execution_id) if event.get("message") == "here to stay")
+    ended = datetime.fromisoformat(execution["completed_at"])
+    assert (ended - datetime.fromisoformat(began)).total_seconds() < 2 + GRACE_SECONDS + 1
+    assert "timeout_seconds" in str(walled.record(execution_id))
 
 
 @pytest.mark.parametrize("workflow", ["sleep_async", "sleep_sync"])

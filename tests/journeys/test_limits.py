@@ -17,7 +17,17 @@ def test_ten_megabytes_of_output_are_kept(product: Product) -> None:
     assert answer.json() == "went on"
     record = product.record(answer.headers["X-Execution-Id"])
     assert 9 * 2**20 < len(printed(record)) <= 10 * 2**20
-    assert "the limit for one execution is 10 MB" in json.dumps(record)
+    assert json.dumps(record).count("the limit for one execution is 10 MB") == 1
+
+
+def test_one_output_has_at_most_a_megabyte(product: Product) -> None:
+    """The rest of it is cut with one note that names the limit; what comes after it is whole."""
+    answer = product.run("one_long_output", megabytes=3)
+    record = product.record(answer.headers["X-Execution-Id"])
+    outputs = [output for cell in record["cells"] for output in cell.get("outputs", ())]
+    long, short = (output["text"] for output in outputs if output["output_type"] == "stream")
+    assert (len(long), short) == (2**20, "after it\n")
+    assert json.dumps(outputs).count("the limit for one output is 1 MB") == 1
 
 
 def test_a_checkpoint_has_at_most_a_megabyte(product: Product) -> None:

@@ -40,6 +40,7 @@ def test_every_argument_arrives_in_the_metadata() -> None:
         retries=2,
         idempotent=True,
         overlap="queue",
+        egress=["graph.microsoft.com", "*.halopsa.com:443"],
         requires_org=False,
         expose_in_forms=False,
         requires_approval=True,
@@ -60,6 +61,8 @@ def test_every_argument_arrives_in_the_metadata() -> None:
         "retries": 2,
         "idempotent": True,
         "overlap": "queue",
+        "egress": ("graph.microsoft.com", "*.halopsa.com:443"),
+        "network": "proxy",
         "requires_org": False,
         "expose_in_forms": False,
         "requires_approval": True,
@@ -192,6 +195,11 @@ def test_a_wrong_param_is_refused(given: dict[str, Any], reason: str) -> None:
         ({"schedule": "9" * 1_000_000}, "five cron fields"),
         ({"tags": "m365"}, "a list of text"),
         ({"requires_org": 1}, "True and False"),
+        ({"egress": "graph.microsoft.com"}, "a list of hosts"),
+        ({"egress": ["https://graph.microsoft.com/"]}, "egress: 'https://graph.microsoft.com/' is no host"),
+        ({"egress": [443]}, "443 is no text"),
+        ({"network": "bridge"}, "proxy, host"),
+        ({"network": "host", "egress": []}, "leave one of them out"),
     ],
 )
 def test_a_wrong_workflow_is_refused(given: dict[str, Any], reason: str) -> None:

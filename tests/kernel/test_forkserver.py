@@ -57,7 +57,7 @@ def fork_server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], socket.
 
 
 def acquire(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    control.send(b'{"op": "acquire", "id": 1}')
+    control.send(b'{"op": "acquire", "id": 1, "network": "proxy"}')
     data, descriptors, _, _ = socket.recv_fds(control, 4096, 5)
     return json.loads(data), descriptors
 

@@ -38,9 +38,12 @@ def test_metadata_declares_a_workflow(tmp_path: Path) -> None:
 
 def test_the_first_code_cell_declares_a_workflow(tmp_path: Path) -> None:
     """One literal call, an import beside it or not; the cell is not among those to run."""
-    cell = code('from bifrost_kernel import workflow\nworkflow(name="report", description="A report", tags=["a"])')
+    cell = code(
+        "from bifrost_kernel import workflow\n"
+        'workflow(name="report", description="A report", tags=["a"], egress=["a.example"])'
+    )
     folder = write(tmp_path, {"cell_type": "markdown", "metadata": {}, "source": ["# A"]}, cell, code("1"))
-    assert find(folder).tags == ("a",)
+    assert (find(folder).tags, find(folder).egress) == (("a",), ("a.example",))
     assert [cell.source for cell in notebooks.cells_of(folder / "it.ipynb")] == ["1"]
 
 

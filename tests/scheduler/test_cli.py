@@ -282,6 +282,11 @@ def test_organizations(bifrost: Bifrost) -> None:
     assert document(bifrost("orgs", "deactivate", "from-cli", "--json"))["active"] is False
     assert document(bifrost("orgs", "activate", "from-cli", "--json"))["active"] is True
     assert "From CLI" in bifrost("orgs", "list").stdout
+    assert document(bifrost("orgs", "egress", "from-cli", "a.example", "--json"))["egress"] == ["a.example"]
+    assert document(bifrost("orgs", "egress", "from-cli", "--json"))["egress"] == ["a.example"]
+    assert document(bifrost("orgs", "egress", "from-cli", "--nothing", "--json"))["egress"] == []
+    assert document(bifrost("orgs", "egress", "from-cli", "--public", "--json"))["egress"] is None
+    assert bifrost("orgs", "egress", "from-cli", "a.example", "--nothing").returncode == 2
 
 
 def test_keys(bifrost: Bifrost, organization: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from bifrost_scheduler.runner import egress
-from bifrost_scheduler.runner.destinations import Rules, is_public
+from bifrost_kernel import models
+from bifrost_scheduler.runner import egress, jobs
+from bifrost_scheduler.runner.destinations import Bounds, HostList, Rules, is_public
+from bifrost_scheduler.store import contract
 
 PRIVATE = (
     "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
@@ -35,6 +39,31 @@ def test_operators_name_exceptions() -> None:
     rules = Rules(["127.0.0.1:8080", "[::1]:9000", "Printer.Example.com:631"])
     assert all(rules.is_named(*pair) for pair in (("127.0.0.1", 8080), ("0:0::1", 9000), ("printer.example.com.", 631)))
     assert not any(rules.is_named(*pair) for pair in (("127.0.0.1", 8081), ("localhost", 8080), ("x.example.com", 631)))
+
+
+def test_every_list_has_to_permit_a_host() -> None:
+    """What a workflow names and its organization does not is refused, and the other way round."""
+    mine = HostList(of="workflow", name="sync", hosts=("a.example", "b.example"))
+    ours = HostList(of="organization", name="acme", hosts=("b.example:443", "c.example"))
+    refusing = {
+        place: (found := Bounds([mine, ours]).find_refusing(*place)) and found.of
+        for place in (("a.example", 443), ("b.example", 443), ("b.example", 80), ("c.example", 443))
+    }
+    assert list(refusing.values()) == ["organization", None, "organization", "workflow"]
+    assert Bounds([]).find_refusing("a.example", 443) is None
+
+
+def test_lists_come_from_the_workflow_and_its_organization() -> None:
+    """Each side binds by itself; a data provider and the global scope have one side less, an empty list is a list."""
+    now = datetime.now(UTC)
+    free = contract.Organization(id="free", name="Free", created_at=now)
+    bound = free.model_copy(update={"id": "bound", "egress": ("a.example",)})
+    silent = models.WorkflowMetadata(name="silent", description="d", source=models.Source(file="a.py"))
+    cut_off = silent.model_copy(update={"name": "cut_off", "egress": ()})
+    assert jobs.host_lists(free, silent) == jobs.host_lists(None, silent) == jobs.host_lists(free) == ()
+    assert [(one.of, one.name) for one in jobs.host_lists(bound)] == [("organization", "bound")]
+    both = jobs.host_lists(bound, cut_off)
+    assert [(one.name, one.hosts) for one in both] == [("cut_off", ()), ("bound", ("a.example",))]
 
 
 def test_a_tunnel_is_a_host_and_a_port() -> None:
@@ -69,3 +98,12 @@ def test_destinations_are_counted_up_to_a_limit() -> None:
     told = account.list_destinations()
     assert len(told) == egress.REMEMBERED + 1
     assert (told[-1].host, told[-1].refused) == ("*", 50)
+
+
+def test_who_refused_is_told() -> None:
+    """Beside how often, for whoever reads the record."""
+    account = egress.Account()
+    for by in ("workflow", "workflow", "address"):
+        account.refuse("a.example", 443, by)
+    (told,) = account.list_destinations()
+    assert (told.refused, told.refused_by) == (3, "address")

@@ -74,6 +74,11 @@ def test_private_folder(kernel: Kernel) -> None:
     assert printed.split() == [kernel.folder or filesystem.HOME] * 3
 
 
+def test_a_machine_short_of_memory_takes_it_from_kernels(kernel: Kernel) -> None:
+    """Before it ends any server: theirs is the highest score."""
+    assert say(kernel, "print(open('/proc/self/oom_score_adj').read(), end='')") == "1000\n"
+
+
 def test_two_kernels_differ(source: KernelSource) -> None:
     """Two kernels share neither random numbers nor variables."""
     kernels = [source.acquire() for _ in range(2)]
@@ -117,6 +122,22 @@ def test_fallback_sweeps_orphans() -> None:
         assert until(lambda: _is_running(marker))
         kernel.close()
         assert until(lambda: not _is_running(marker))
+    finally:
+        source.close()
+
+
+def test_fallback_ends_what_was_stopped() -> None:
+    """Also when code stopped the process that watches over it, and everything else."""
+    source = KernelSource.start(spares=0, preload=(), namespaces=False)
+    marker = f"stopped-{os.getpid()}"
+    try:
+        kernel = source.acquire()
+        say(kernel, HIDE.format(marker))
+        assert until(lambda: _is_running(marker))
+        say(kernel, "import os, signal; os.kill(os.getppid(), signal.SIGSTOP)")
+        kernel.close()
+        assert until(lambda: not _is_running(marker))
+        assert kernel.wait(10) is not None
     finally:
         source.close()
 

@@ -315,7 +315,9 @@ def test_inactive_organization(world: World) -> None:
     for id_ in ("acme", "other"):
         world.add_organization(id_, NOW)
     schedules = [world.add(NOW, organization=id_, cron=HOURLY) for id_ in ("acme", "other")]
-    world.store.set_organization_active("acme", False, audit=ledger.audit(ADMIN, "organization.change"))
+    world.store.change_organization(
+        "acme", contract.OrganizationChange(active=False), audit=ledger.audit(ADMIN, "organization.change")
+    )
     live(world, NOW, NOW + hours(1))
     assert [world.told(one)[0][1:] for one in schedules] == [("skipped", "organization inactive"), ("ran", None)]
 

@@ -102,12 +102,25 @@ def test_an_organization_id_is_taken_once(store, now, audit):
 
 
 def test_an_organization_is_switched_off_and_on(store, now, audit):
-    """`set_organization_active` answers with the changed row; an unknown id is not found."""
+    """`change_organization` answers with the changed row; an unknown id is not found."""
     store.create_organization(organization("acme", now), audit=audit)
-    assert store.set_organization_active("acme", False, audit=audit).active is False
+    off = contract.OrganizationChange(active=False)
+    assert store.change_organization("acme", off, audit=audit).active is False
     assert store.find_organization("acme").active is False
     with pytest.raises(errors.NotFound):
-        store.set_organization_active("nobody", False, audit=audit)
+        store.change_organization("nobody", off, audit=audit)
+
+
+def test_an_organization_keeps_its_list_of_hosts(store, now, audit):
+    """A change touches what it names: the list alone, or its end; another organization's stays."""
+    for id_ in ("acme", "other"):
+        store.create_organization(organization(id_, now), audit=audit)
+    store.change_organization("acme", contract.OrganizationChange(egress=("a.example",)), audit=audit)
+    off = store.change_organization("acme", contract.OrganizationChange(active=False), audit=audit)
+    assert (off.active, off.egress) == (False, ("a.example",))
+    assert store.change_organization("acme", contract.OrganizationChange(egress=()), audit=audit).egress == ()
+    assert store.change_organization("acme", contract.OrganizationChange(egress=None), audit=audit).egress is None
+    assert store.find_organization("other").egress is None
 
 
 def test_organizations_are_listed_by_id_in_pages(store, now, audit):

@@ -168,6 +168,6 @@ def test_the_mark_of_organizations(store: contract.Store, audit: contract.AuditE
     marks = [store.mark_organizations()]
     store.create_organization(contract.Organization(id="acme", name="Acme", created_at=NOW), audit=audit)
     marks.append(store.mark_organizations())
-    store.set_organization_active("acme", False, audit=audit)
+    store.change_organization("acme", contract.OrganizationChange(active=False), audit=audit)
     marks.append(store.mark_organizations())
     assert len(set(marks)) == 3

@@ -108,6 +108,29 @@ def test_only_platform_admins_change_organizations(
     assert one.post("/api/organizations", json={"id": "mine", "name": "Mine"}).status_code == 403
     assert one.patch(f"/api/organizations/{organization}", json={"active": False}).status_code == 403
     assert one.patch(f"/api/organizations/{neighbour}", json={"active": False}).status_code == 404
+    assert one.patch(f"/api/organizations/{organization}", json={"egress": []}).status_code == 403
+    assert one.patch(f"/api/organizations/{neighbour}", json={"egress": []}).status_code == 404
+
+
+def test_a_list_of_hosts(client: Client, organization: str, neighbour: str) -> None:
+    """PlatformAdmins set it, empty it and take it away; it is audited, and touches neither state nor neighbour."""
+    path = f"/api/organizations/{organization}"
+    for hosts in (["graph.microsoft.com", "*.halopsa.com:443"], [], None):
+        changed = client().patch(path, json={"egress": hosts}).raise_for_status().json()
+        assert (changed["egress"], changed["active"]) == (hosts, True)
+        act = client().get("/api/audit", params={"limit": 200}).json()["items"]
+        assert {"egress": hosts} in [one["body"].get("details") for one in act if one["kind"] == "audit"]
+    assert client().get(f"/api/organizations/{neighbour}").json()["egress"] is None
+
+
+@pytest.mark.parametrize("body", [{}, {"egress": ["https://a.example"]}, {"egress": ["a.example:0"]}, {"egress": "a"}])
+def test_a_wrong_change_changes_nothing(client: Client, organization: str, body: dict[str, object]) -> None:
+    """400, and neither the list nor the state is another one."""
+    path = f"/api/organizations/{organization}"
+    before = client().get(path).json()
+    assert client().patch(path, json=body).status_code == 400
+    assert client().patch(path, json=body | {"active": False} if body else body).status_code == 400
+    assert client().get(path).json() == before
 
 
 # keys

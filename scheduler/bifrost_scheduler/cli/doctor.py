@@ -42,6 +42,7 @@ def doctor(as_json: AsJson = False) -> None:
         _sandbox,
         _chosen_sandbox,
         _preload,
+        _memory,
         _lab,
         _git,
         _control_plane,
@@ -114,6 +115,16 @@ def _preload(home: Path) -> Finding:
     if reasons:
         return Finding("Preload", "warning", "; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
     return Finding("Preload", "ok", ", ".join(names))
+
+
+def _memory(home: Path) -> Finding:
+    asked = [sys.executable, "-m", "bifrost_kernel.forkserver.control_groups"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    if found.returncode == 0:
+        return Finding("Memory", "ok", "the system holds each execution to its memory (control groups)")
+    # Not a fault: where groups are delegated to the service, whoever asks from a shell may be outside of them.
+    reason = found.stdout.strip() or found.stderr.strip().rpartition("\n")[2]
+    return Finding("Memory", "ok", f"limited by process, and watched for each execution (no control groups: {reason})")
 
 
 def _lab(home: Path) -> Finding:

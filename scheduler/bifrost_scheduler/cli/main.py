@@ -187,6 +187,24 @@ def activate_organization(id: str, as_json: AsJson = False) -> None:
     _show(Client().call("PATCH", address("api", "organizations", id), json={"active": True}).json(), as_json)
 
 
+@orgs.command("egress")
+def set_egress(
+    id: str,
+    hosts: Annotated[list[str] | None, typer.Argument(help="example.com, *.example.com:443 or an address …")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Every public host, as without a list.")] = False,
+    nothing: Annotated[bool, typer.Option("--nothing", help="No host at all.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set the hosts that an organization's workflows may reach."""
+    path = address("api", "organizations", id)
+    if sum((bool(hosts), public, nothing)) > 1:
+        clients.fail("name hosts, --public or --nothing: one of them", clients.USAGE)
+    if not (hosts or public or nothing):
+        _show(Client().call("GET", path).json(), as_json)
+        return
+    _show(Client().call("PATCH", path, json={"egress": None if public else hosts or []}).json(), as_json)
+
+
 @keys.command("add")
 def add_key(
     name: str,

@@ -5,11 +5,11 @@ The egress proxy asks it about every address that a name resolved to. Pure: it r
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-from bifrost_kernel import models
+from bifrost_kernel import egress_list, models
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -38,7 +38,29 @@ class Destination(models.Frozen):
     bytes_sent: int = 0
     bytes_received: int = 0
     refused: int = 0
-    """How often a connection was not made, because the address is not a public one."""
+    """How often a connection was not made."""
+    refused_by: str | None = None
+    """What refused it last: a list (`workflow`, `organization`), or `address`, which is not a public one."""
+
+
+class HostList(models.Frozen):
+    """The hosts that one kernel may reach by somebody's word; where several bind it, each has to permit a host."""
+
+    of: Literal["workflow", "organization"]
+    name: str
+    """Of the workflow or the organization."""
+    hosts: tuple[str, ...]
+
+
+class Bounds:
+    """The lists that bind one kernel."""
+
+    def __init__(self, lists: Sequence[HostList]) -> None:
+        self._lists = [(one, egress_list.EgressList(one.hosts)) for one in lists]
+
+    def find_refusing(self, host: str, port: int) -> HostList | None:
+        """The first list that does not permit this destination."""
+        return next((one for one, hosts in self._lists if not hosts.permits(host, port)), None)
 
 
 class Rules:
@@ -72,7 +94,4 @@ def _meant(address: Address) -> Address:
 
 
 def _pair(host: str, port: str) -> tuple[str, int]:
-    name = host.strip("[]").rstrip(".").lower()
-    with contextlib.suppress(ValueError):  # a name, which is compared as it is
-        name = ipaddress.ip_address(name).compressed
-    return name, int(port)
+    return egress_list.normalise(host), int(port)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from bifrost_scheduler.runner.destinations import Destination, Rules, is_public
+from bifrost_scheduler.runner.destinations import Bounds, Destination, HostList, Rules, is_public
 
 HOST_ID = 63999
 """The user that it becomes when it is started as root."""
@@ -36,7 +36,8 @@ REMEMBERED = 1000
 """Destinations of one kernel that are told apart; the others are summed up under `*`."""
 
 _CHUNK = 64 * 1024
-_MESSAGE_BYTES = 64 * 1024
+_MESSAGE_BYTES = 256 * 1024
+"""Two full lists of hosts take half of it."""
 
 
 class Refused(Exception):
@@ -61,24 +62,36 @@ class Account:
 
     def __init__(self) -> None:
         self._figures: dict[tuple[str, int], dict[str, int]] = {}
+        self._refused_by: dict[tuple[str, int], str] = {}
 
     def add(self, host: str, port: int, what: str, amount: int) -> None:
-        known = (host, port) in self._figures or len(self._figures) < REMEMBERED
-        figures = self._figures.setdefault((host, port) if known else ("*", 0), {})
+        figures = self._figures.setdefault(self._place(host, port), {})
         figures[what] = figures.get(what, 0) + amount
 
+    def refuse(self, host: str, port: int, by: str) -> None:
+        self._refused_by[self._place(host, port)] = by
+        self.add(host, port, "refused", 1)
+
     def list_destinations(self) -> list[Destination]:
-        return [Destination(host=host, port=port, **figures) for (host, port), figures in self._figures.items()]
+        return [
+            Destination(host=place[0], port=place[1], refused_by=self._refused_by.get(place), **figures)
+            for place, figures in self._figures.items()
+        ]
+
+    def _place(self, host: str, port: int) -> tuple[str, int]:
+        known = (host, port) in self._figures or len(self._figures) < REMEMBERED
+        return (host, port) if known else ("*", 0)
 
 
 class Outlet:
     """The proxy as one kernel sees it; it ends with the kernel."""
 
-    def __init__(self, doorstep: int, rules: Rules) -> None:
+    def __init__(self, doorstep: int, rules: Rules, bounds: Bounds) -> None:
         self.account = Account()
         self._doorstep = socket.socket(fileno=doorstep)
         self._doorstep.setblocking(False)
         self._rules = rules
+        self._bounds = bounds
         self._free = asyncio.Semaphore(CONNECTIONS)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
@@ -140,11 +153,16 @@ class Outlet:
             upstream[1].close()
 
     async def _connect(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        # Before anything is resolved: a question to a name server would be a way out, too.
+        if (refusing := self._bounds.find_refusing(request.host, request.port)) is not None:
+            self.account.refuse(request.host, request.port, refusing.of)
+            place, whose = f"{request.host}:{request.port}", f"the {refusing.of} {refusing.name!r}"
+            raise Refused(403, f"{place} is not on the egress list of {whose}")
         addresses = await _resolve(request)
         if not self._rules.is_named(request.host, request.port):
             addresses = [address for address in addresses if is_public(address) and not _is_own(address)]
         if not addresses:
-            self.account.add(request.host, request.port, "refused", 1)
+            self.account.refuse(request.host, request.port, "address")
             raise Refused(403, f"{request.host}:{request.port} is no public address, nor in BIFROST_EGRESS_ALLOW")
         for address in addresses:
             with contextlib.suppress(OSError, TimeoutError):
@@ -285,7 +303,8 @@ class Proxy:
     def _heed(self, message: dict[str, Any], descriptors: list[int]) -> None:
         name = message["name"]
         if message["op"] == "attach" and descriptors:
-            self._outlets[name] = Outlet(descriptors[0], self._rules)
+            lists = [HostList.model_validate(one) for one in message["lists"]]
+            self._outlets[name] = Outlet(descriptors[0], self._rules, Bounds(lists))
         elif message["op"] == "detach":
             outlet = self._outlets.pop(name, None)
             destinations = outlet.account.list_destinations() if outlet is not None else []

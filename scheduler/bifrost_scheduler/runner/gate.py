@@ -18,7 +18,7 @@ from typing import Any
 
 import bifrost_kernel
 import bifrost_scheduler
-from bifrost_scheduler.runner.destinations import Destination
+from bifrost_scheduler.runner.destinations import Destination, HostList
 
 _ANSWER_SECONDS = 5.0
 _MESSAGE_BYTES = 256 * 1024
@@ -40,10 +40,11 @@ class EgressGate:
         with self._lock, contextlib.suppress(OSError):
             self._ensure()
 
-    def attach(self, name: str, doorstep: int) -> None:
-        """Serve the kernel with this doorstep; what it does is told under `name`."""
+    def attach(self, name: str, doorstep: int, lists: Sequence[HostList] = ()) -> None:
+        """Serve the kernel with this doorstep; what it does is told under `name`, and each of the lists binds it."""
+        told = [one.model_dump() for one in lists]
         with self._lock, contextlib.suppress(OSError):
-            self._tell({"op": "attach", "name": name}, [doorstep])
+            self._tell({"op": "attach", "name": name, "lists": told}, [doorstep])
 
     def detach(self, name: str) -> tuple[Destination, ...]:
         """Serve it no more; gives whom it talked to, as far as the proxy lives to tell."""

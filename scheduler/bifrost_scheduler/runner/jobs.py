@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bifrost_kernel import models
-from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler.broker import Report
 from bifrost_scheduler.catalog import Snapshot
-from bifrost_scheduler.runner.destinations import Destination
+from bifrost_scheduler.runner.destinations import Destination, HostList
+from bifrost_scheduler.runner.kernels import Standing
 from bifrost_scheduler.runner.record import Closing, Job
 from bifrost_scheduler.store import contract
 
@@ -23,11 +23,30 @@ Metadata = models.WorkflowMetadata | models.DataProviderMetadata
 class Surroundings(NamedTuple):
     """What enclosed a kernel, and whom it talked to."""
 
-    sandbox: Level
+    standing: Standing
     network: tuple[Destination, ...]
 
 
 LOST_SOURCE = "The code of this execution is no longer there."
+
+
+def organization_info(found: contract.Organization | None) -> models.OrganizationInfo:
+    """What author code sees of its organization; None is the global scope."""
+    if found is None:
+        return models.OrganizationInfo(id=models.GLOBAL, name="Global")
+    return models.OrganizationInfo(id=found.id, name=found.name, tenant_id=found.tenant_id)
+
+
+def host_lists(
+    organization: contract.Organization | None, workflow: models.WorkflowMetadata | None = None
+) -> tuple[HostList, ...]:
+    """The lists of hosts that bind a kernel; none where neither side has one."""
+    lists = []
+    if workflow is not None and workflow.egress is not None:
+        lists.append(HostList(of="workflow", name=workflow.name, hosts=workflow.egress))
+    if organization is not None and organization.egress is not None:
+        lists.append(HostList(of="organization", name=organization.id, hosts=organization.egress))
+    return tuple(lists)
 
 
 def setup(
@@ -151,9 +170,14 @@ def closing(
         error_type=outcome.error_type,
         events=tuple(events),
         secrets=tuple(report.secrets) if report is not None else (),
-        sandbox=surroundings.sandbox if surroundings else None,
+        sandbox=surroundings.standing.level if surroundings else None,
+        memory_held_by=_memory_holder(surroundings.standing) if surroundings else None,
         network=surroundings.network if surroundings else (),
     )
+
+
+def _memory_holder(standing: Standing) -> Literal["control group", "watch"]:
+    return "control group" if standing.has_groups else "watch"
 
 
 def _as_workflow(name: str, params: tuple[models.ParamMetadata, ...], source: models.Source) -> models.WorkflowMetadata:

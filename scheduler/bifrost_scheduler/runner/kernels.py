@@ -30,7 +30,7 @@ import structlog
 
 import bifrost_kernel
 from bifrost_kernel import errors, installed, models
-from bifrost_kernel.forkserver import protocol, sandbox
+from bifrost_kernel.forkserver import control_groups, protocol, sandbox
 from bifrost_kernel.forkserver.options import ServerOptions
 
 log = structlog.get_logger("bifrost.kernels")
@@ -39,8 +39,8 @@ ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"
 """Variables of the control plane that a kernel may see; everything else stays behind."""
 
 COURTESY = 5
-"""By how much kernels, engine workers, the portal and JupyterLab are nicer than the control plane: answers and deadlines
-come first, also when author code takes every core."""
+"""By how much kernels, engine workers, the portal and JupyterLab are nicer than the control plane: answers and
+deadlines come first, also when author code takes every core."""
 
 PRELOADED = ("httpx", "requests", "aiohttp")
 
@@ -72,6 +72,22 @@ class Standing(NamedTuple):
 
     level: sandbox.Level
     enclosure: sandbox.Enclosure
+    has_groups: bool = False
+    """Whether the system itself holds each kernel, as a whole, to its memory."""
+
+
+class Exit(NamedTuple):
+    """How a kernel ended; the status is None when it was lost together with the fork server."""
+
+    status: int | None
+    out_of_memory: bool = False
+
+
+class _Wanted(NamedTuple):
+    """What somebody waits for."""
+
+    kernel: Future[Kernel]
+    network: models.Network
 
 
 class Kernel:
@@ -83,7 +99,7 @@ class Kernel:
         folder: str | None,
         standing: Standing,
         descriptors: Sequence[int],
-        exited: Future[int | None],
+        exited: Future[Exit],
         janitor: Executor,
     ) -> None:
         engine, broker, console, doorstep, pidfd = descriptors
@@ -115,9 +131,9 @@ class Kernel:
 
     def kill(self) -> None:
         """End every process of the kernel."""
-        # Without namespaces the first process must live to sweep up the others.
-        namespaced = self.standing.enclosure is sandbox.Enclosure.PID_NAMESPACE
-        self._signal(signal.SIGKILL if namespaced else signal.SIGTERM)
+        # Nothing milder: without namespaces a workflow could have stopped the first process. Its orphans then come to
+        # the fork server, which sweeps them up.
+        self._signal(signal.SIGKILL)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit status, or None when it still runs after the timeout.
@@ -126,10 +142,14 @@ class Kernel:
         here or lost together with the fork server.
         """
         try:
-            status = self._exited.result(timeout_seconds)
+            status = self._exited.result(timeout_seconds).status
         except TimeoutError:
             return None
         return -signal.SIGKILL if status is None else status
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether it has ended because its control group had no more."""
+        return self._exited.done() and self._exited.result().out_of_memory
 
     def close(self) -> None:
         """Kill what still runs and free the descriptors; further calls do nothing.
@@ -167,7 +187,7 @@ class _Generation:
         self.control = control
         self.standing: Standing | None = None
         self.not_preloaded: Mapping[str, str] = {}
-        self.exits: dict[str, Future[int | None]] = {}
+        self.exits: dict[str, Future[Exit]] = {}
 
     def end(self) -> None:
         """End the process and answer for the kernels that went with it."""
@@ -175,7 +195,7 @@ class _Generation:
         self.process.kill()
         self.process.wait()
         for exited in self.exits.values():
-            exited.set_result(None)
+            exited.set_result(Exit(None))
         self.exits.clear()
 
 
@@ -189,7 +209,7 @@ class KernelSource:
         self._ids = itertools.count(1)
         self._made = itertools.count()
         self._lock = threading.Lock()
-        self._wanted: dict[int, Future[Kernel]] = {}
+        self._wanted: dict[int, _Wanted] = {}
         self._generation: _Generation | None = None
         """Whom kernels are asked of."""
         self._coming: _Generation | None = None
@@ -213,6 +233,7 @@ class KernelSource:
         working_folder: str | None = None,
         preload: Sequence[str] = PRELOADED,
         limits: sandbox.Limits | None = None,
+        control_group: str | None = None,
         namespaces: bool = True,
         level: sandbox.Level = sandbox.Level.NONE,
         visible: Sequence[str] = (),
@@ -229,6 +250,7 @@ class KernelSource:
             environment: all that kernels see; None means `allowed_environment()`.
             working_folder: where kernels start; None means in a private folder each.
             preload: modules to import once for all kernels; see `find_not_preloaded`.
+            control_group: see `ServerOptions`.
             namespaces: False forgoes pid namespaces even where they are permitted; without effect at level full.
             level: what kernels are enclosed by; where it cannot be had, none is handed out.
             visible: folders that kernels read at level full, beside the system and Python.
@@ -245,6 +267,7 @@ class KernelSource:
             working_folder=working_folder,
             preload=tuple(preload),
             limits=limits or sandbox.Limits(),
+            control_group=control_group,
             namespaces=namespaces,
             level=level,
             visible=tuple(visible),
@@ -266,13 +289,16 @@ class KernelSource:
         except TimeoutError as error:
             raise errors.Unavailable("the fork server does not get ready") from error
 
-    def acquire(self, *, timeout_seconds: float = 60) -> Kernel:
+    def acquire(self, *, network: models.Network = models.Network.PROXY, timeout_seconds: float = 60) -> Kernel:
         """A kernel that nobody used before; safe to call from many threads.
+
+        Args:
+            network: with `host` it has the network of the machine, at every level.
 
         Raises:
             Unavailable: no kernel could be made, or the source is closed.
         """
-        wanted: Future[Kernel] = Future()
+        wanted = _Wanted(Future(), network)
         with self._lock:
             if self._closing:
                 raise errors.Unavailable(self._refusal or "kernels are not handed out any more: the runner is closing")
@@ -280,12 +306,12 @@ class KernelSource:
             self._wanted[request_id] = wanted
             self._request(request_id)
         try:
-            return wanted.result(timeout_seconds)
+            return wanted.kernel.result(timeout_seconds)
         except TimeoutError as error:
             with self._lock:
                 waits_no_more = self._wanted.pop(request_id, None) is None
             if waits_no_more:
-                return wanted.result()
+                return wanted.kernel.result()
             raise errors.Unavailable(f"no kernel within {timeout_seconds} s") from error
 
     def find_refusal(self) -> str | None:
@@ -312,12 +338,15 @@ class KernelSource:
         self._keeper.join()
         self._janitor.shutdown()
         shutil.rmtree(self._options.folder, ignore_errors=True)
+        if self._options.control_group is not None:
+            control_groups.remove(Path(self._options.control_group))
 
     def _request(self, request_id: int) -> None:
         """Ask the fork server; when there is none, the keeper asks the next one."""
         if self._generation is not None and self._generation.standing is not None:
             with contextlib.suppress(OSError):
-                self._generation.control.send(json.dumps({"op": "acquire", "id": request_id}).encode())
+                request = {"op": "acquire", "id": request_id, "network": self._wanted[request_id].network}
+                self._generation.control.send(json.dumps(request).encode())
 
     def _keep(self) -> None:
         failures = 0
@@ -411,8 +440,8 @@ class KernelSource:
         match message["event"]:
             case "ready":
                 generation.not_preloaded = message["not_preloaded"]
-                standing = Standing(sandbox.Level(message["level"]), sandbox.Enclosure(message["enclosure"]))
-                self._set_ready(generation, standing)
+                level, enclosure = sandbox.Level(message["level"]), sandbox.Enclosure(message["enclosure"])
+                self._set_ready(generation, Standing(level, enclosure, message["has_groups"]))
             case "impossible" if generation is self._generation:
                 self._refusal = message["reason"]
             case "acquired":
@@ -420,7 +449,7 @@ class KernelSource:
             case "exited":
                 exited = generation.exits.pop(message["kernel"], None)
                 if exited is not None:
-                    exited.set_result(message["status"])
+                    exited.set_result(Exit(message["status"], message["out_of_memory"]))
             case "refused":
                 self._refuse(message["id"], f"the fork server cannot start a kernel: {message['reason']}")
 
@@ -451,13 +480,13 @@ class KernelSource:
             self._refuse(message["id"], "the control plane has too many open files")
             return
         assert generation.standing is not None
-        exited: Future[int | None] = Future()
+        exited: Future[Exit] = Future()
         generation.exits[message["kernel"]] = exited
         kernel = Kernel(message["kernel"], message["folder"], generation.standing, fds, exited, self._janitor)
         with self._lock:
             wanted = self._wanted.pop(message["id"], None)
             if wanted is not None:
-                wanted.set_result(kernel)
+                wanted.kernel.set_result(kernel)
         if wanted is None:
             kernel.close()
 
@@ -465,7 +494,7 @@ class KernelSource:
         with self._lock:
             wanted = self._wanted.pop(request_id, None)
         if wanted is not None:
-            wanted.set_exception(errors.Unavailable(reason))
+            wanted.kernel.set_exception(errors.Unavailable(reason))
 
     def _give_up(self) -> None:
         reason = self._refusal or ("the runner is closing" if self._closing else "the fork server does not start")

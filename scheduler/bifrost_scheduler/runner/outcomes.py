@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 
@@ -27,14 +27,22 @@ class Ending(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     STOPPED = "stopped"
+    MEMORY = "memory"
+
+
+class Bounds(NamedTuple):
+    """What an execution may take, for the text of an outcome."""
+
+    timeout_seconds: float
+    memory_bytes: int
 
 
 def decide(
-    report: Report, executed: Executed, ending: Ending | None, timeout_seconds: float, exit_status: int | None
+    report: Report, executed: Executed, ending: Ending | None, bounds: Bounds, exit_status: int | None
 ) -> contract.Outcome:
     """The outcome, masked."""
     if ending is not None:
-        return _ended(ending, timeout_seconds)
+        return _ended(ending, bounds)
     if executed.verdict is Verdict.DIED:
         return crashed(f"The kernel died{_how(exit_status)}.")
     if report.failure is not None:
@@ -52,14 +60,14 @@ def options_of(report: Report, provider: str, ending: Ending | None) -> Sequence
     """What a data provider offered.
 
     Raises:
-        WorkflowError: it failed, took too long, or its kernel died.
+        WorkflowError: it failed, took too long or too much memory, or its kernel died.
     """
     if report.returned and ending is None and report.failure is None:
         return _parse_options(report, provider)
     if report.failure is not None and ending is None:
         text = report.redactor.text(f"{report.failure.error_type}: {report.failure.message}")
         raise errors.WorkflowError(f"The data provider {provider!r} failed: {text}")
-    raise errors.WorkflowError(f"The data provider {provider!r} took too long, or its kernel died.")
+    raise errors.WorkflowError(f"The data provider {provider!r} took too long or too much memory, or its kernel died.")
 
 
 def _parse_options(report: Report, provider: str) -> Sequence[models.Option]:
@@ -71,15 +79,19 @@ def _parse_options(report: Report, provider: str) -> Sequence[models.Option]:
         ) from error
 
 
-def _ended(ending: Ending, timeout_seconds: float) -> contract.Outcome:
+def _ended(ending: Ending, bounds: Bounds) -> contract.Outcome:
     match ending:
         case Ending.TIMEOUT:
-            text = f"The execution ran longer than its {timeout_seconds:g} seconds (timeout_seconds)."
+            text = f"The execution ran longer than its {bounds.timeout_seconds:g} seconds (timeout_seconds)."
             return _outcome(Status.TIMEOUT, error=text, error_type="Timeout")
         case Ending.CANCELLED:
             return _outcome(Status.CANCELLED, error="The execution was cancelled while it ran.", error_type="Cancelled")
         case Ending.STOPPED:
             return crashed("The control plane was stopped while it ran.")
+        case Ending.MEMORY:
+            limit = f"{bounds.memory_bytes / 1024**2:g} MB of memory (BIFROST_MEMORY_BYTES)"
+            text = f"The processes of the execution took more than its {limit}."
+            return _outcome(Status.FAILED, error=text, error_type="LimitExceeded")
 
 
 def _failed(report: Report) -> contract.Outcome:

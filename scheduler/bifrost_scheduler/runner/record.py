@@ -77,6 +77,8 @@ class Closing(models.Frozen):
     events: tuple[models.Event, ...] = ()
     sandbox: Level | None = None
     """What enclosed its kernel; None when it had none."""
+    memory_held_by: Literal["control group", "watch"] | None = None
+    """What held the processes of the execution together to its memory; each of them is held by the system."""
     network: tuple[Destination, ...] = ()
     """Whom the kernel talked to through the egress proxy."""
     secrets: tuple[str, ...] = Field(default=(), repr=False)
@@ -132,6 +134,8 @@ def _header(job: Job) -> NotebookNode:
         "Code": job.code_hash,
         "Git commit": commit,
     }
+    if job.workflow.network is models.Network.HOST:
+        rows["Network"] = "this machine's own (host), as the operator allows this workflow"
     table = "\n".join(f"| {name} | {code_span(value, table=True)} |" for name, value in rows.items())
     title = f"# Workflow {code_span(job.workflow.name)}\n\n{code_span(job.workflow.description)}"
     return _markdown(f"{title}\n\n{_TABLE_HEAD}{table}", "header")
@@ -218,6 +222,7 @@ def _provenance(job: Job) -> dict[str, Any]:
         "organization": job.organization.model_dump(mode="json"),
         "caller": job.caller.model_dump(mode="json"),
         "trigger": job.trigger.value,
+        "network_mode": job.workflow.network.value,
         "parameters": job.parameters,
         "submitted_at": models.isoformat(job.submitted_at),
         "code_hash": job.code_hash,
@@ -247,6 +252,7 @@ def _conclusion(closing: Closing) -> dict[str, Any]:
         "completed_at": models.isoformat(closing.completed_at),
         "duration_ms": closing.duration_ms,
         "sandbox": closing.sandbox,
+        "memory_held_by": closing.memory_held_by,
         "network": [destination.model_dump() for destination in closing.network],
         "reads": [event.flat() for event in closing.events if event.type in _READS],
     }

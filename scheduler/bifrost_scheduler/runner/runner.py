@@ -6,11 +6,11 @@ deadline is the parent's, and so is the outcome: what the kernel says of itself 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,9 +25,10 @@ from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.executions import Executions
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.runner import jobs, outcomes
-from bifrost_scheduler.runner.destinations import Destination
+from bifrost_scheduler.runner.destinations import Destination, HostList
 from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
+from bifrost_scheduler.runner.memory_watch import MemoryWatch
 from bifrost_scheduler.runner.outcome import Verdict
 from bifrost_scheduler.runner.outcomes import Ending
 from bifrost_scheduler.runner.pool import EnginePool, WorkerDied
@@ -70,6 +71,13 @@ class Live:
     def end_after(self, seconds: float, why: Ending) -> None:
         with self.lock:
             self._later(seconds, self.end, why)
+
+    def exceed_memory(self) -> None:
+        """Kill it for what it took; there is no grace, in which it would take more."""
+        with self.lock:
+            if not self.over:
+                self.ending = self.ending or Ending.MEMORY
+                self.kernel.kill()
 
     def kill(self) -> None:
         with self.lock:
@@ -116,6 +124,7 @@ class Runner:
         self._gate = gate
         self._pool = pool
         self._metrics = metrics
+        self._memory = MemoryWatch(settings.memory_bytes)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._free = threading.BoundedSemaphore(settings.max_concurrent_executions)
@@ -134,6 +143,7 @@ class Runner:
         self._executions.on_cancel = self.cancel
         self._executions.find_refusal = self._kernels.find_refusal
         threading.Thread(target=self._recover, name="recovery", daemon=True).start()
+        self._memory.start()
         self._claims.start()
         self._leases.start()
 
@@ -147,6 +157,7 @@ class Runner:
             # What it has claimed is to be run; it ends as soon as a slot is free.
             self._claims.join()
         self._threads.shutdown(wait=True)
+        self._memory.stop()
 
     def _end_soon(self, live: Live) -> None:
         live.end_after(max(0.0, self._settings.shutdown_seconds - self._settings.grace_seconds - 3), Ending.STOPPED)
@@ -221,10 +232,14 @@ class Runner:
     def _run(self, execution: contract.Execution) -> None:
         snapshot = self._catalog.at(execution.code_hash)
         metadata = snapshot.get_workflow(execution.workflow)
-        organization = self._organization(execution.organization)
+        tenant = self._store.find_organization(execution.organization)
+        organization = jobs.organization_info(tenant)
         job = jobs.execution_job(execution, metadata, organization, snapshot)
-        with closing(self._kernels.acquire()) as kernel:
-            live, token = self._open(kernel, _grant(execution))
+        lists = jobs.host_lists(tenant, metadata)
+        if metadata.network is models.Network.HOST:
+            self._store.append_audit(_host_network_entry(execution))
+        with contextlib.closing(self._kernels.acquire(network=metadata.network)) as kernel:
+            live, token = self._open(kernel, _grant(execution), lists)
             with self._live_lock:
                 self._live[execution.id] = live
             if self._stopping.is_set():
@@ -233,17 +248,21 @@ class Runner:
                 kernel.configure(jobs.execution_setup(token, execution, metadata, organization, snapshot))
                 live.end_after(metadata.timeout_seconds, Ending.TIMEOUT)
                 self._heed_early_cancel(execution, live)
-                executed = self._pool.execute(job, kernel)
+                with self._holding_to_memory(live):
+                    executed = self._pool.execute(job, kernel)
                 ending = live.close()
                 exit_status = kernel.wait(1) if executed.verdict is Verdict.DIED else None
+                if kernel.ran_out_of_memory():
+                    ending = ending or Ending.MEMORY
             finally:
                 live.close()
                 self._parts.tokens.revoke(token)
                 with self._live_lock:
                     self._live.pop(execution.id, None)
                 network = self._detach(kernel, execution.id)
-        outcome = outcomes.decide(live.door.report, executed, ending, metadata.timeout_seconds, exit_status)
-        surroundings = jobs.Surroundings(kernel.standing.level, network)
+        bounds = outcomes.Bounds(metadata.timeout_seconds, self._settings.memory_bytes)
+        outcome = outcomes.decide(live.door.report, executed, ending, bounds, exit_status)
+        surroundings = jobs.Surroundings(kernel.standing, network)
         closing_ = jobs.closing(execution, outcome, self._events(execution), live.door.report, surroundings)
         self._finish_guarded(execution, outcome, self._seal(job, closing_))
 
@@ -254,17 +273,23 @@ class Runner:
             # The notebook is lost with its worker; the events and the outcome are not.
             return self._pool.complete(job, closing_)
 
-    def _open(self, kernel: Kernel, subject: Grant) -> tuple[Live, str]:
+    def _open(self, kernel: Kernel, subject: Grant, lists: Sequence[HostList]) -> tuple[Live, str]:
         """Put a door before the kernel's socket, in a thread that lives as long as the kernel."""
         token = self._parts.tokens.issue(subject)
         door = ExecutionDoor(self._parts, subject, token)
         threading.Thread(target=door.serve, args=(kernel.broker_socket,), name="broker", daemon=True).start()
         if kernel.standing.level is Level.FULL:
-            self._gate.attach(subject.execution_id, kernel.doorstep)
+            self._gate.attach(subject.execution_id, kernel.doorstep, lists)
         return Live(kernel, door, self._settings.grace_seconds), token
 
     def _detach(self, kernel: Kernel, execution_id: str) -> tuple[Destination, ...]:
         return self._gate.detach(execution_id) if kernel.standing.level is Level.FULL else ()
+
+    def _holding_to_memory(self, live: Live) -> contextlib.AbstractContextManager[None]:
+        """While its code runs: by watching, where no control group does it."""
+        if live.kernel.standing.has_groups:
+            return contextlib.nullcontext()
+        return self._memory.watching(live.kernel.pidfd, live.exceed_memory)
 
     def _heed_early_cancel(self, execution: contract.Execution, live: Live) -> None:
         """A cancel may have come between the claim and this thread."""
@@ -279,10 +304,7 @@ class Runner:
         return events
 
     def _organization(self, organization: str) -> models.OrganizationInfo:
-        found = self._store.find_organization(organization)
-        if found is None:
-            return models.OrganizationInfo(id=models.GLOBAL, name="Global")
-        return models.OrganizationInfo(id=found.id, name=found.name, tenant_id=found.tenant_id)
+        return jobs.organization_info(self._store.find_organization(organization))
 
     def _finish(self, execution: contract.Execution, outcome: contract.Outcome, record: bytes) -> None:
         finished = self._executions.finish(execution, outcome, record)
@@ -334,19 +356,21 @@ class Runner:
             WorkflowError: the provider's code failed, or took too long.
         """
         execution_id = f"data-provider-{secrets.token_hex(8)}"
-        info = self._organization(organization)
+        tenant = self._store.find_organization(organization)
+        info = jobs.organization_info(tenant)
         job = jobs.provider_job(execution_id, provider, info, PROVIDER_CALLER, dict(inputs), snapshot)
-        with closing(self._kernels.acquire()) as kernel:
+        with contextlib.closing(self._kernels.acquire()) as kernel:
             grant = Grant(
                 execution_id=execution_id, organization=organization, caller=PROVIDER_CALLER, name=provider.name
             )
-            live, token = self._open(kernel, grant)
+            live, token = self._open(kernel, grant, jobs.host_lists(tenant))
             try:
                 kernel.configure(
                     jobs.setup(token, execution_id, info, PROVIDER_CALLER, provider, snapshot, dict(inputs))
                 )
                 live.end_after(PROVIDER_TIMEOUT_SECONDS, Ending.TIMEOUT)
-                self._pool.execute(job, kernel)
+                with self._holding_to_memory(live):
+                    self._pool.execute(job, kernel)
                 ending = live.close()
             finally:
                 live.close()
@@ -363,6 +387,17 @@ def _grant(execution: contract.Execution) -> Grant:
         caller=execution.caller,
         name=execution.workflow,
         fence=execution.fence,
+    )
+
+
+def _host_network_entry(execution: contract.Execution) -> contract.AuditEntry:
+    return contract.AuditEntry(
+        at=datetime.now(UTC),
+        actor=execution.caller.subject,
+        action="network.host",
+        organization=execution.organization,
+        target=execution.id,
+        details={"workflow": execution.workflow},
     )
 
 

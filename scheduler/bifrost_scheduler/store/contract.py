@@ -32,7 +32,20 @@ class Organization(Frozen):
     name: str
     tenant_id: str | None = None
     active: bool = True
+    egress: tuple[str, ...] | None = None
+    """Hosts that its executions may reach (`egress_list`); None is every public one."""
     created_at: AwareDatetime
+
+
+class OrganizationChange(Frozen):
+    """What is to be another way; fields that were not given stay as they are."""
+
+    active: bool = True
+    egress: tuple[str, ...] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return self.model_dump(include=self.model_fields_set)
 
 
 class ApiKey(Frozen):
@@ -271,7 +284,9 @@ class Store(
         """Raises `Conflict` when the id exists."""
 
     @abstractmethod
-    def set_organization_active(self, organization_id: str, active: bool, *, audit: AuditEntry) -> Organization:
+    def change_organization(
+        self, organization_id: str, change: OrganizationChange, *, audit: AuditEntry
+    ) -> Organization:
         """Raises `NotFound`."""
 
     @abstractmethod

@@ -370,3 +370,8 @@ def schedules(db: Database) -> None:
 @migrations()
 def search(db: Database) -> None:
     text_index.create(db)
+
+
+@migrations()
+def egress_lists(db: Database) -> None:
+    db.execute("ALTER TABLE organizations ADD COLUMN egress TEXT")

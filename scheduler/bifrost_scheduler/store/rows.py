@@ -18,7 +18,7 @@ Columns = dict[str, Any]
 
 _JSON_COLUMNS = frozenset(
     {"roles", "organizations", "workflows", "permissions", "scopes", "parameters", "result", "error_details", "options"}
-    | {"definition", "hidden_inputs"}
+    | {"definition", "hidden_inputs", "egress"}
 )
 _CALLER_COLUMNS = {"caller_subject": "subject", "caller_email": "email", "caller_name": "name"}
 

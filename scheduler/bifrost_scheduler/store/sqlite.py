@@ -78,12 +78,14 @@ class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, SqliteSchedules,
     def create_organization(self, organization: contract.Organization, *, audit: contract.AuditEntry) -> None:
         self._insert_new("organizations", organization, f"organization {organization.id!r}", audit)
 
-    def set_organization_active(
-        self, organization_id: str, active: bool, *, audit: contract.AuditEntry
+    def change_organization(
+        self, organization_id: str, change: contract.OrganizationChange, *, audit: contract.AuditEntry
     ) -> contract.Organization:
         def operation(db: Database) -> contract.Organization:
-            sql = "UPDATE organizations SET active = ? WHERE id = ? RETURNING *"
-            changed = returned(db, sql, (int(active), organization_id))
+            columns = {name: rows.columns_of(change)[name] for name in change.given}
+            assignments = ", ".join(f"{name} = :{name}" for name in columns)
+            sql = f"UPDATE organizations SET {assignments} WHERE id = :id RETURNING *"  # noqa: S608  names of fields
+            changed = returned(db, sql, {**columns, "id": organization_id})
             if not changed:
                 raise errors.NotFound(f"there is no organization {organization_id!r}")
             self._audit(db, audit)

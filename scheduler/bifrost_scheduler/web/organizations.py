@@ -54,8 +54,9 @@ def get_organization(organization_id: str, services: TheServices, principal: The
 def change_organization(
     organization_id: str, change: OrganizationChange, services: TheServices, principal: ThePrincipal
 ) -> OrganizationShape:
-    """Switch an organization off or on; an inactive one is unknown to every other call."""
-    return _shape(services.administration.set_organization_active(principal, organization_id, change.active))
+    """Switch it off or on (an inactive one is unknown to every other call), or say which hosts its code may reach."""
+    wanted = contract.OrganizationChange(**change.model_dump(include=change.model_fields_set))
+    return _shape(services.administration.change_organization(principal, organization_id, wanted))
 
 
 @router.post("/keys", operation_id="create_key", status_code=201, responses=problems(415))

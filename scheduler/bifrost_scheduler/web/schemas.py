@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from bifrost_kernel import models, params
+from bifrost_kernel import egress_list, models, params
 from bifrost_scheduler import forms
 from bifrost_scheduler.catalog import Snapshot
 from bifrost_scheduler.execution_inputs import InputValue
@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 OrganizationId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+HostEntry = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[!-~]+$")]
+"""`example.com`, `*.example.com:443` or an address; the administration says what is wrong with another."""
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -78,6 +80,9 @@ class WorkflowShape(Shape):
     timeout_seconds: int
     schedule: str | None
     timezone: str
+    egress: list[str] | None
+    """Hosts that it may reach, of those that its organization may; null is all of these."""
+    network: models.Network
     requires_org: bool
     expose_in_forms: bool
     requires_approval: bool
@@ -123,7 +128,11 @@ class NewOrganization(Input):
 
 
 class OrganizationChange(Input):
-    active: bool
+    """Fields that are not given stay as they are."""
+
+    active: bool = True
+    egress: Annotated[list[HostEntry], Field(max_length=egress_list.MAX_ENTRIES)] | None = None
+    """Hosts that its executions may reach; null is every public one, an empty list none."""
 
 
 class OrganizationShape(Shape):
@@ -131,6 +140,8 @@ class OrganizationShape(Shape):
     name: str
     tenant_id: str | None
     active: bool
+    egress: list[str] | None
+    """Hosts that its executions may reach; null is every public one."""
     created_at: datetime
 
 

@@ -2,9 +2,11 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,16 @@ def _virtual_machine(_: str) -> object:
     return socket.socket(socket.AF_VSOCK).close()
 
 
+def _resolve(name: str) -> object:
+    return socket.getaddrinfo(name, 80)
+
+
+def _configure_network(_: str) -> object:
+    """Take the loopback interface down (SIOCSIFFLAGS)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return fcntl.ioctl(sock, 0x8914, struct.pack("16sh14x", b"lo", 1 | 8))
+
+
 def _become_root(_: str) -> object:
     return os.setuid(0)
 
@@ -121,6 +133,8 @@ WAYS = {
     "packets": _packets,
     "virtual_machine": _virtual_machine,
     "become_root": _become_root,
+    "resolve": _resolve,
+    "configure_network": _configure_network,
     "clone": _clone,
 }
 
@@ -133,6 +147,13 @@ def attack(context: OrganizationContext, way: str, target: str = ""):
         return {"through": True, "how": repr(WAYS[way](target))}
     except (OSError, LookupError) as error:
         return {"through": False, "how": f"{type(error).__name__}: {error}"}
+
+
+@workflow(name="attack_from_host", description="The same with the network of the machine", network="host")
+@param("way", type="string")
+@param("target", type="string", default_value="")
+def attack_from_host(context: OrganizationContext, way: str, target: str = ""):
+    return attack(context, way, target)
 
 
 @workflow(name="kill_everybody", description="Signal every process that can be seen")
@@ -163,6 +184,20 @@ def eat_memory(context: OrganizationContext):
         return len(bytearray(10 * 1024**3))
     except MemoryError:
         return "refused"
+
+
+@workflow(name="eat_memory_together", description="Take more in many processes than one may", timeout_seconds=60)
+@param("processes", type="int")
+@param("megabytes", type="int")
+def eat_memory_together(context: OrganizationContext, processes: int, megabytes: int):
+    for _ in range(processes):
+        if os.fork() == 0:
+            os.setsid()
+            taken = [b"x" * 1024**2 for _ in range(megabytes)]
+            while taken:
+                signal.pause()
+    context.log("info", "forked")
+    signal.pause()
 
 
 @workflow(name="fill", description="Write until the disk is full")

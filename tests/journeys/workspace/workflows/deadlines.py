@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from bifrost_kernel import OrganizationContext, param, workflow
@@ -32,6 +33,82 @@ def stubborn(context: OrganizationContext, mark: str):
             time.sleep(60)
         except BaseException:
             print("not yet")
+
+
+BOMB = """
+import os
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+HIDER = """
+import os, signal, sys
+for _ in range(2):
+    if os.fork():
+        signal.pause()
+    os.setsid()
+for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+while True:
+    signal.pause()
+"""
+STOPPED = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)"
+
+
+def _stop_itself() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+    signal.sigwait({signal.SIGUSR1})
+
+
+def _keep_busy() -> None:
+    while True:
+        pass
+
+
+def _take_memory() -> None:
+    taken = []
+    while True:
+        try:
+            taken.append(bytearray(16 * 1024**2))
+        except MemoryError:
+            time.sleep(0.01)
+
+
+def _start_threads() -> None:
+    for _ in range(8):
+        threading.Thread(target=_keep_busy).start()
+    _keep_busy()
+
+
+REFUSALS = {
+    "stop": (STOPPED, _stop_itself),
+    "block": (STOPPED, _block_signals),
+    "loop": (HIDER, _keep_busy),
+    "hide": (HIDER, signal.pause),
+    "threads": (HIDER, _start_threads),
+    "bomb": (BOMB, _keep_busy),
+    "memory": (HIDER, _take_memory),
+}
+
+
+@workflow(name="refuse_to_end", description="Stay by all means", timeout_seconds=2)
+@param("way", type="string")
+@param("mark", type="string")
+def refuse_to_end(context: OrganizationContext, way: str, mark: str):
+    code, stay = REFUSALS[way]
+    subprocess.Popen([sys.executable, "-c", code, mark])
+    context.log("info", "here to stay")
+    while True:
+        try:
+            stay()
+        except BaseException:
+            continue
 
 
 @workflow(name="sleep_async", description="Await for too long", timeout_seconds=1)

@@ -16,6 +16,14 @@ def flood(context: OrganizationContext, megabytes: int):
     return "went on"
 
 
+@workflow(name="one_long_output", description="Print a line without an end")
+@param("megabytes", type="int")
+def one_long_output(context: OrganizationContext, megabytes: int):
+    for _ in range(megabytes * 1024):
+        print("x" * 1024, end="")
+    print("after it", file=sys.stderr)
+
+
 @workflow(name="chatter", description="Log many lines")
 @param("lines", type="int")
 def chatter(context: OrganizationContext, lines: int):

@@ -89,7 +89,28 @@ async def fetch(context: OrganizationContext, url: str):
 @param("host", type="string")
 @param("port", type="int")
 def tunnel(context: OrganizationContext, host: str, port: int):
+    return _tunnel(host, port)
+
+
+@workflow(
+    name="tunnel_to_example", description="The same with a list", egress=["example.invalid", "*.example.invalid:443"]
+)
+@param("host", type="string")
+@param("port", type="int")
+def tunnel_to_example(context: OrganizationContext, host: str, port: int):
+    return _tunnel(host, port)
+
+
+@workflow(name="tunnel_nowhere", description="The same with an empty list", egress=[])
+@param("host", type="string")
+@param("port", type="int")
+def tunnel_nowhere(context: OrganizationContext, host: str, port: int):
+    return _tunnel(host, port)
+
+
+def _tunnel(host: str, port: int) -> str:
     proxy = os.environ["https_proxy"].removeprefix("http://").split(":")
     with socket.create_connection((proxy[0], int(proxy[1])), 10) as sock:
         sock.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        return sock.recv(200).decode().split("\r\n")[0]
+        answer = sock.recv(2000).decode()
+        return answer if answer.startswith("HTTP/1.1 403") else answer.split("\r\n")[0]
