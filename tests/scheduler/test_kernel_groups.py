@@ -9,21 +9,27 @@ import pytest
 
 from bifrost_kernel.forkserver import control_groups
 from bifrost_kernel.forkserver.control_groups import NotPermitted
-from bifrost_kernel.forkserver.sandbox import Limits
+from bifrost_kernel.forkserver.sandbox import Level, Limits
 from bifrost_scheduler.runner.cells import KernelPort, run_cell
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 
 
-def test_kernels_are_in_the_group_of_their_slot(control_group: Path) -> None:
-    """Without namespaces, too, where the end of the group is what ends everything."""
-    source = KernelSource.start(spares=0, preload=(), namespaces=False, control_group=str(control_group))
+@pytest.mark.parametrize("level", ["none", "full"])
+def test_kernels_are_in_the_group_of_their_slot(control_group: Path, level: str) -> None:
+    """One after the other in the same; without namespaces, too, where the end of the group is what ends everything."""
+    source = KernelSource.start(
+        spares=0, preload=(), level=Level(level), namespaces=False, control_group=str(control_group)
+    )
     try:
         assert source.wait_ready().has_groups
-        kernel = source.acquire()
-        assert f"{control_group.name}/slot-" in said(kernel, "print(open('/proc/self/cgroup').read())")
-        kernel.close()
-        kernel.wait(10)
-        assert not kernel.ran_out_of_memory()
+        for _ in range(3):
+            kernel = source.acquire()
+            assert f"{control_group.name}/slot-" in said(kernel, "print(open('/proc/self/cgroup').read())")
+            assert "hello" in said(kernel, "import subprocess; print(subprocess.check_output(['echo', 'hello']))")
+            assert "1000" in said(kernel, "import threading; threading.Thread(target=print, args=[1000]).start()")
+            kernel.close()
+            assert kernel.wait(10) is not None
+            assert not kernel.ran_out_of_memory()
     finally:
         source.close()
 
