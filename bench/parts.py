@@ -127,8 +127,8 @@ def judge(calls: Sequence[Mapping[str, float]], least: Mapping[str, Sequence[flo
     )
     notes = (
         "Cells are timed by papermill, everything else by clocks in the control plane. Kernels are forked ahead of the"
-        " next execution, so that handing one out takes less than a fork.",
-        "The floor of HTTP is there and back: it stands against the first and the last part together.",
+        " next execution, so that handing one out takes less than a fork. The floor of HTTP is there and back: compare"
+        " it with the first and the last part together.",
     )
     return results.Results(tables=(table,), notes=notes)
 
