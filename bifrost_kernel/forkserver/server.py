@@ -38,6 +38,10 @@ REFILL_AFTER_IDLE_MS = 20
 _MAX_REQUEST_BYTES = 64 * 1024
 
 
+SPARE_RETRY_SECONDS = 1.0
+"""The same after a spare that ended by itself: whatever is wrong is not made better by trying all the time."""
+
+
 @dataclass
 class Running:
     """A first process and what belongs to it; the descriptors are the client's once it was handed out."""
@@ -79,6 +83,7 @@ class Server:
         shutil.rmtree(kernel.shell_of(self._template).ipython_dir, ignore_errors=True)
         self._running: dict[int, Running] = {}
         self._spares: list[Running] = []
+        self._has_spare_failed = False
         self._made = 0
         self._is_retired = False
         self._poller = select.epoll()
@@ -102,8 +107,9 @@ class Server:
                     return
 
     def _idle_seconds(self) -> float | None:
-        needs_spares = len(self._spares) < self._options.spares and not self._is_retired
-        return REFILL_AFTER_IDLE_MS / 1000 if needs_spares else None
+        if len(self._spares) >= self._options.spares or self._is_retired:
+            return None
+        return SPARE_RETRY_SECONDS if self._has_spare_failed else REFILL_AFTER_IDLE_MS / 1000
 
     def _refill(self) -> None:
         # A machine without room for a spare still answers requests, or says why it can't.
@@ -142,6 +148,7 @@ class Server:
         _close(running.descriptors)
         running.descriptors = ()
         running.handed_out = True
+        self._has_spare_failed = False
 
     def _bury(self, pidfd: int) -> None:
         running = self._running.pop(pidfd)
@@ -156,6 +163,7 @@ class Server:
             self._send({"event": "exited", "kernel": running.name, "status": code, "out_of_memory": out_of_memory})
             return
         self._spares.remove(running)
+        self._has_spare_failed = True
         if running.folder is not None:
             shutil.rmtree(running.folder, ignore_errors=True)
 
