@@ -99,11 +99,17 @@ class BifrostProvisioner(LocalProvisioner):
 
     async def wait(self) -> int | None:
         """Its exit status; negative when a signal ended it, or the fork server did."""
-        if self._kernel is None:
+        kernel = self._kernel
+        if kernel is None:
             return 0
-        for descriptor in (self._kernel.pidfd, self._kernel.status):
-            await _until_readable(descriptor)
-        status = self._read_status(self._kernel)
+        with contextlib.ExitStack() as own:
+            # Duplicates: more than one may wait, and the first to come back closes what is there.
+            descriptors = [_duplicate(descriptor, own) for descriptor in (kernel.pidfd, kernel.status)]
+            for descriptor in descriptors:
+                await _until_readable(descriptor)
+        if self._kernel is not kernel:
+            return 0
+        status = self._read_status(kernel)
         self._forget()
         return status
 
@@ -178,16 +184,19 @@ def _is_readable(descriptor: int) -> bool:
     return bool(poller.poll(0))
 
 
-async def _until_readable(descriptor: int) -> None:
-    # A duplicate, since a loop knows one reader for each descriptor and more than one may wait.
+def _duplicate(descriptor: int, until: contextlib.ExitStack) -> int:
     own = os.dup(descriptor)
+    until.callback(os.close, own)
+    return own
+
+
+async def _until_readable(descriptor: int) -> None:
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(own, readable.set)
+    loop.add_reader(descriptor, readable.set)
     try:
         await readable.wait()
     finally:
-        loop.remove_reader(own)
-        os.close(own)
+        loop.remove_reader(descriptor)
 
 
 async def _environment(environment: dict[str, str]) -> dict[str, str]:

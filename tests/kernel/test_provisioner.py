@@ -233,6 +233,20 @@ def ended(provisioner: BifrostProvisioner) -> int | None:
     return asyncio.run(provisioner.wait())
 
 
+def test_many_may_wait_for_its_end(start: StartKernel) -> None:
+    """Whoever restarts and whoever shuts down both come back, whichever is first."""
+    kernel = start()
+    provisioner = kernel.manager.provisioner
+
+    async def end() -> list[int | None]:
+        waiting = [asyncio.create_task(provisioner.wait()) for _ in range(3)]
+        await provisioner.kill()
+        return await asyncio.wait_for(asyncio.gather(*waiting), timeout=30)
+
+    assert sorted(asyncio.run(end())) == [-9, 0, 0]
+    assert not provisioner.has_process
+
+
 def test_kernels_die_with_their_server_and_the_next_has_another(start: StartKernel, server: KernelServer) -> None:
     """A fork server that is killed takes its kernels along; the next request gets a kernel of a new one."""
     kernel, before = start(), server.pid

@@ -836,11 +836,16 @@ export class KernelTransport {
   ask(ask, more, seconds = 60) {
     const id = crypto.randomUUID();
     return new Promise((resolve, reject) => {
-      this.waiting.set(id, { resolve, reject });
-      setTimeout(() => {
+      const give_up = () => {
         if (this.waiting.delete(id)) reject(Object.assign(new Refusal("The notebook's kernel does not answer."), { unsure: true }));
-      }, seconds * 1000);
-      this.model.send({ id, ask, ...more });
+      };
+      this.waiting.set(id, { resolve, reject });
+      setTimeout(give_up, seconds * 1000);
+      try {
+        this.model.send({ id, ask, ...more });
+      } catch {
+        give_up(); // The kernel ended, or was started again: the way to this widget is closed.
+      }
     });
   }
 
