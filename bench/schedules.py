@@ -78,17 +78,34 @@ def newest(client: httpx.Client) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def waiting(number: int, seconds: float) -> None:
-    """What schedules cost that are not due, in start-up and at rest."""
-    for many in (0, number):
-        with tempfile.TemporaryDirectory(prefix="bifrost-bench-") as home:
-            fill(Path(home), many)
-            started = time.perf_counter()
-            with product.running(home=home, workspace=str(product.EXAMPLES)) as client:
-                client.get("/api/health").raise_for_status()
-                took = time.perf_counter() - started
-                share = share_of_a_core(Path(home), seconds)
-        print(f"{many:>6} waiting schedules: start-up {took:.2f} s, at rest {share * 100:.2f} % of a core")
+def waiting(number: int, seconds: float, starts: int) -> None:
+    """What schedules cost that are not due: in start-up, in turns with a store that has none, and at rest."""
+    with tempfile.TemporaryDirectory(prefix="bifrost-bench-") as folder:
+        homes = {many: Path(folder) / str(many) for many in (0, number)}
+        for many, home in homes.items():
+            fill(home, many)
+        started: dict[int, list[float]] = {many: [] for many in homes}
+        for _ in range(starts):
+            for many, home in homes.items():
+                with running(home) as (_, took):
+                    started[many].append(took)
+        for many, home in homes.items():
+            with running(home):
+                share = share_of_a_core(home, seconds)
+            show(f"{many:>6} waiting, start-up", started[many])
+            print(f"{many:>6} waiting, at rest         {share * 100:.2f} % of a core")
+    more = statistics.median(started[number]) - statistics.median(started[0])
+    print(f"{number:>6} waiting add to start-up  {more:+.2f} s")
+
+
+@contextmanager
+def running(home: Path) -> Iterator[tuple[httpx.Client, float]]:
+    """A control plane over this home, and the seconds until it was healthy."""
+    (home / "runtime.json").unlink(missing_ok=True)
+    began = time.perf_counter()
+    with product.running(home=str(home)) as client:
+        client.get("/api/health").raise_for_status()
+        yield client, time.perf_counter() - began
 
 
 def fill(home: Path, many: int) -> None:
@@ -195,15 +212,16 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=100)
     parser.add_argument("--waiting", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--starts", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     options = parser.parse_args()
     if options.quick:
         options.burst, options.idle = options.burst // 10, options.idle // 10
-        options.waiting, options.seconds = options.waiting // 10, options.seconds / 10
+        options.waiting, options.seconds, options.starts = options.waiting // 10, options.seconds / 10, 3
     with product.running(workspace=str(product.EXAMPLES)) as client:
         idle(client, options.idle)
         burst(client, options.burst)
-    waiting(options.waiting, options.seconds)
+    waiting(options.waiting, options.seconds, options.starts)
 
 
 if __name__ == "__main__":
