@@ -59,6 +59,8 @@ def _is_permitted(options: SeclusionOptions) -> bool:
 def _seclude(options: SeclusionOptions, command: list[str]) -> NoReturn:
     status = NOT_PERMITTED
     try:
+        # Until there is a handler, a signal waits: the first process of a namespace would not even be told of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         _unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
@@ -121,6 +123,7 @@ def _become(command: list[str], is_ready: int, go: int) -> NoReturn:
             os._exit(0)
         for number in _FORWARDED:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         os.execvp(command[0], command)  # noqa: S606  what follows in the arguments
     except OSError:
         traceback.print_exc()
@@ -146,6 +149,7 @@ def _unshare(wanted: int) -> None:
 def _forward_to(pid: int) -> None:
     for number in _FORWARDED:
         signal.signal(number, lambda received, _: os.kill(pid, received))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
 
 
 def _write(path: str, text: str) -> None:
