@@ -30,7 +30,7 @@ TOKEN = "a-token-for-the-lab-of-this-test"
 
 @pytest.fixture(scope="session")
 def control_plane_client() -> Iterator[httpx.Client]:
-    with product.running() as client:
+    with product.running(workspace=str(product.EXAMPLES)) as client:
         yield client
 
 
@@ -117,7 +117,7 @@ def running_lab(control_plane: httpx.Client, folder: Path) -> Iterator[tuple[Lab
         "BIFROST_LAB_TOKEN": TOKEN,
     }
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "bifrost_portal.lab", "127.0.0.1", str(port), str(product.WORKSPACE), str(reading)]
+    command = [sys.executable, "-m", "bifrost_portal.lab", "127.0.0.1", str(port), str(product.EXAMPLES), str(reading)]
     log = folder / "lab.log"
     with log.open("wb") as output, open(reading, "rb"):
         process = subprocess.Popen(
