@@ -278,15 +278,17 @@ class Executions:
             NotFound, Forbidden: not this principal's to decide.
             Conflict: it does not wait for an approval.
         """
-        execution = self._get_to_decide(principal, execution_id)
-        approved = self._store.approve_execution(
-            execution.id,
-            by=principal.subject,
-            approval_hash=execution.approval_hash or "",
-            audit=ledger.audit(
-                principal, "execution.approve", organization=execution.organization, target=execution.id
-            ),
-        )
+        # Not while somebody rejects it: who looked first would end what was approved meanwhile.
+        with self._ending:
+            execution = self._get_to_decide(principal, execution_id)
+            approved = self._store.approve_execution(
+                execution.id,
+                by=principal.subject,
+                approval_hash=execution.approval_hash or "",
+                audit=ledger.audit(
+                    principal, "execution.approve", organization=execution.organization, target=execution.id
+                ),
+            )
         self._signals.notify(execution.id)
         self.on_pending()
         return approved
