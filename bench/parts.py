@@ -94,7 +94,7 @@ def split(one: Call, notes: Sequence[tuple[str, float, float]]) -> dict[str, flo
     """Seconds of each part of a call; together they are all of it."""
     at = {name: (began, ended) for name, began, ended in notes if one.began <= began and ended <= one.ended}
     submit, acquire, execute = at["executions.submit"], at["kernels.acquire"], at["pool.execute"]
-    seal, finish, write = at["pool.seal"], at["executions.finish"], at["records.write"]
+    seal, finish, write = at["pool.seal"], at["store.finish_execution"], at["records.write"]
     seconds = (
         submit[0] - one.began,
         submit[1] - submit[0],

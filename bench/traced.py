@@ -24,8 +24,8 @@ STATIONS = (
     ("kernels", "acquire"),
     ("pool", "execute"),
     ("pool", "seal"),
-    ("executions", "finish"),
     ("records", "write"),
+    ("store", "finish_execution"),
 )
 """Which part of `Services`, and which of its methods."""
 
