@@ -38,39 +38,59 @@ class BrokerClient:
     """One connection that belongs to one execution or authoring session; safe to share between threads."""
 
     def __init__(self, sock: socket.socket, token: str) -> None:
-        """Greet the broker with the token.
+        """Greet the broker with the token; it answers while the caller goes on.
 
         Raises:
-            BrokerUnavailable: it ends the connection, which is also its answer to a wrong token.
+            BrokerUnavailable: it is gone.
         """
         sock.setblocking(True)
         self._sock = sock
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._last_id = 0
-        self.call("hello", token=token)
+        self._is_welcome = False
+        self._send("hello", {"token": token})
 
     def call(self, op: str, **arguments: Any) -> Any:
         """Ask and wait for the answer; when it is there, what a writing op wrote is durable.
 
         Raises:
-            BrokerUnavailable: the control plane is gone.
+            BrokerUnavailable: the control plane is gone, or has ended the connection, which is also its answer to a
+                wrong token.
             LimitExceeded: the message is too long for a frame.
             BifrostError: what the broker answered, as the error of that code.
             WorkflowError: called in a forked child.
         """
         self._check_owner()
         with self._lock, _interrupt_deferred():
+            self._await_welcome()
             reply = self._exchange(op, arguments)
         if "error" in reply:
             raise error_of(reply["error"])
         return reply.get("ok")
 
+    def wait_until_welcome(self) -> None:
+        """
+        Raises:
+            BrokerUnavailable: the token is refused.
+        """
+        with self._lock:
+            self._await_welcome()
+
     def close(self) -> None:
         """End the connection; later calls raise `BrokerUnavailable`."""
         self._sock.close()
 
+    def _await_welcome(self) -> None:
+        if not self._is_welcome:
+            self._reply()
+            self._is_welcome = True
+
     def _exchange(self, op: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self._send(op, arguments)
+        return self._reply()
+
+    def _send(self, op: str, arguments: Mapping[str, Any]) -> None:
         self._last_id += 1
         try:
             frames.send(self._sock, {"id": self._last_id, "op": op, **arguments})
@@ -78,7 +98,6 @@ class BrokerClient:
             raise errors.LimitExceeded(f"{op}: {error}") from error
         except OSError as error:
             raise _gone() from error
-        return self._reply()
 
     def _reply(self) -> dict[str, Any]:
         try:
@@ -106,7 +125,9 @@ def connect_unix(path: str, token: str) -> BrokerClient:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(path)
-        return BrokerClient(sock, token)
+        client = BrokerClient(sock, token)
+        client.wait_until_welcome()
+        return client
     except OSError as error:
         sock.close()
         raise _gone() from error

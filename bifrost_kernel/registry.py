@@ -11,6 +11,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -171,7 +172,14 @@ def _make_importable(root: Path) -> None:
     # At the end: a `json.py` of an author must not replace the standard library's.
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    importlib.invalidate_caches()
+    _forget_listings(root)
+
+
+def _forget_listings(root: Path) -> None:
+    """Have folders of the workspace looked at anew; whatever else is importable did not change with it."""
+    below = f"{root}{os.sep}"
+    for place in [place for place in sys.path_importer_cache if f"{place}{os.sep}".startswith(below)]:
+        del sys.path_importer_cache[place]
 
 
 def _module_name(root: Path, relative: PurePosixPath) -> str:

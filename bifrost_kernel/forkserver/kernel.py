@@ -35,6 +35,8 @@ sys.modules.setdefault("ipykernel.debugger", _no_debugger)
 import traitlets  # noqa: E402  (after the debugger was replaced)
 import zmq  # noqa: E402
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
+from ipykernel.zmqshell import ZMQInteractiveShell  # noqa: E402
+from IPython.core.compilerop import CachingCompiler  # noqa: E402
 from jupyter_client.session import Session  # noqa: E402
 from traitlets.config import Config  # noqa: E402
 
@@ -61,8 +63,14 @@ class Link:
         self.sock: socket.socket | None = None
         self._lock = threading.RLock()
         self._waiting: collections.deque[bytes] = collections.deque()
+        self._held = b""
         self._sender: int | None = None
         self._interrupted = False
+
+    def hold(self, frame: bytes) -> None:
+        """Send it together with the next one, which follows at once."""
+        with self._lock:
+            self._held += frame
 
     def send(self, frame: bytes) -> None:
         """Send and return when the system has the bytes; without a socket (while warming up) do nothing.
@@ -71,10 +79,11 @@ class Link:
             KeyboardInterrupt: an interrupt came while the frame was on its way.
             OSError: the engine is gone.
         """
-        if self.sock is None:
-            return
         with self._lock:
-            self._waiting.append(frame)
+            held, self._held = self._held, b""
+            if self.sock is None:
+                return
+            self._waiting.append(held + frame)
             if self._sender is None:
                 self._drain(self.sock)
             # Otherwise a signal handler interrupted this thread's own send, which will take the frame along.
@@ -108,7 +117,9 @@ class Channel:
         self._kind = kind
 
     def send_multipart(self, parts: Sequence[Any], *_: Any, **__: Any) -> None:
-        self._link.send(protocol.pack_parts(self._kind, [bytes(part) for part in parts]))
+        frame = protocol.pack_parts(self._kind, [bytes(part) for part in parts])
+        # Whoever asked is told twice, with the reply and with the status after it: one waking is enough.
+        (self._link.hold if self._kind is Kind.SHELL else self._link.send)(frame)
 
     def flush(self, *_: Any) -> None:
         """Nothing waits."""
@@ -171,9 +182,20 @@ class Console(io.TextIOBase):
             self._link.send(protocol.pack(self._kind, data[start : start + protocol.MAX_TEXT_BYTES]))
 
 
-class LeanKernel(IPythonKernel):
-    """ipykernel's kernel without its zmq streams, threads and subshells."""
+class LeanShell(ZMQInteractiveShell):
+    """ipykernel's shell, which runs every cell the one way that `await` needs."""
 
+    def should_run_async(self, *_: Any, **__: Any) -> bool:
+        """The other way would transform and parse each cell once more."""
+        return True
+
+
+class LeanKernel(IPythonKernel):
+    """ipykernel's kernel without its zmq streams, threads and subshells, and silent about what the engine knows."""
+
+    shell_class = traitlets.Type(LeanShell)
+    # The names that ipykernel gives cells are for its debugger, and cost a hash in Python for each.
+    compiler_class = traitlets.Type(CachingCompiler)  # type: ignore[assignment]
     link = traitlets.Any()
     shell_stream = traitlets.Any()
     control_stream = traitlets.Any()
@@ -201,6 +223,14 @@ class LeanKernel(IPythonKernel):
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+    def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
+        """The engine sent it."""
+
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """Only the end of a request is news: the engine has one at a time."""
+        if status == "idle":
+            super()._publish_status(status, channel, parent)  # type: ignore[no-untyped-call]
 
     def _abort_queues(self, subshell_id: str | None = None) -> None:
         """The engine sends one request at a time, so that there is never one to abort."""

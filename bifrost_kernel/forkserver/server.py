@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from bifrost_kernel import models
-from bifrost_kernel.forkserver import filesystem, kernel, preloading, proxied, sandbox
+from bifrost_kernel.forkserver import filesystem, kernel, pages, preloading, proxied, sandbox
 from bifrost_kernel.forkserver.control_groups import SlotGroups
 from bifrost_kernel.forkserver.options import ServerOptions
 
@@ -84,6 +84,8 @@ class Server:
         self._running: dict[int, Running] = {}
         self._spares: list[Running] = []
         self._has_spare_failed = False
+        self._written = b""
+        """What of the shared memory a kernel will write to; none where that cannot be known."""
         self._made = 0
         self._is_retired = False
         self._poller = select.epoll()
@@ -93,6 +95,7 @@ class Server:
         """Answer until the control plane closes its end, or the last kernel ended after it was retired."""
         gc.collect()
         gc.freeze()
+        self._written = pages.find_written(self._warm_up, self._cell.fork)
         standing = {"level": self._standing.level, "enclosure": self._standing.enclosure}
         prepared = {"not_preloaded": self._not_preloaded, "has_groups": self._groups is not None}
         self._send({"event": "ready", **standing, **prepared})
@@ -227,13 +230,22 @@ class Server:
             _keep_only(sock, broker, console)
             _move_in(folder, self._options, self._standing.level, network)
             if warm:  # touching the pages takes as long as it saves: of use only while nobody waits
-                kernel.warm_up(self._template, rounds=1, cells=kernel.SPARE_CELLS)
+                self._get_ahead()
             kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
             code = 0
         except BaseException:  # the edge of the process: nothing may unwind into the server's frames
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(code)
+
+    def _get_ahead(self) -> None:
+        if self._written:
+            pages.take(self._written)
+        else:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        kernel.warm_up(self._template, rounds=1, cells=kernel.SPARE_CELLS)
 
     def _send(self, message: Mapping[str, Any], descriptors: tuple[int, ...] = ()) -> None:
         socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
@@ -308,7 +320,7 @@ def _move_in(folder: str, options: ServerOptions, level: sandbox.Level, network:
     if level is sandbox.Level.FULL and network is models.Network.PROXY:
         os.environ.update(proxied.ENVIRONMENT)
     os.environ.setdefault("HOME", folder)
-    tempfile.tempdir = None
+    tempfile.tempdir = folder  # which is found by writing to it otherwise
     os.chdir(options.working_folder or folder)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

@@ -41,6 +41,12 @@ _MOUNT_SETATTR = 442
 """The same number on every architecture (Linux 5.12)."""
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CAPABILITY_VERSION_3 = 0x20080522
+_MADV_POPULATE_WRITE = 23
+_PROCESS_MADVISE = 440
+"""The same number on every architecture."""
+_PIDFD_SELF = -10000
+_IOVEC_BYTES = 2 * ctypes.sizeof(ctypes.c_size_t)
+_MAX_IOVEC_BYTES = 1024 * _IOVEC_BYTES
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 
@@ -132,6 +138,19 @@ def set_seccomp_filter(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)))
     _check("seccomp", _libc.prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
+
+
+def populate(ranges: bytes) -> None:
+    """Map these pages writable now, each its own copy (process_madvise(2) of oneself, Linux 6.14).
+
+    Args:
+        ranges: an array of `struct iovec`.
+    """
+    for start in range(0, len(ranges), _MAX_IOVEC_BYTES):
+        part = ranges[start : start + _MAX_IOVEC_BYTES]
+        count = ctypes.c_size_t(len(part) // _IOVEC_BYTES)
+        done = _libc.syscall(_PROCESS_MADVISE, _PIDFD_SELF, part, count, _MADV_POPULATE_WRITE, 0)
+        _check("process_madvise", min(done, 0))
 
 
 def bring_loopback_up() -> None:

@@ -6,6 +6,7 @@ author code as kernels are enclosed; it never imports author code itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,10 +20,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import structlog
+
 import bifrost_kernel
 from bifrost_kernel import errors, models, workspace_reader
 from bifrost_kernel.forkserver import sandbox
 from bifrost_scheduler import git_state
+
+log = structlog.get_logger(__name__)
 
 DESCRIBE_TIMEOUT_SECONDS = 120.0
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", ".ipynb_checkpoints"})
@@ -145,16 +150,21 @@ class Catalog:
             return self._remember(Snapshot(tree_hash, directory, _hashes(directory), self._describe(directory)))
 
     def _take(self) -> Snapshot:
-        tree_hash, directory, files = self._copy()
-        snapshot = Snapshot(tree_hash, directory, files, self._describe(directory), _lock_sha256(self.workspace))
-        return self._remember(snapshot)
+        tree_hash, directory, files, is_new = self._copy()
+        with _compiling(directory) if is_new else contextlib.nullcontext():
+            description = self._describe(directory)
+        return self._remember(Snapshot(tree_hash, directory, files, description, _lock_sha256(self.workspace)))
 
     def _remember(self, snapshot: Snapshot) -> Snapshot:
         self._known[snapshot.tree_hash] = snapshot
         return snapshot
 
-    def _copy(self) -> tuple[str, Path, dict[str, str]]:
-        """Copy the files and hash what was copied, so that the hash always names these very bytes."""
+    def _copy(self) -> tuple[str, Path, dict[str, str], bool]:
+        """Copy the files and hash what was copied, so that the hash always names these very bytes.
+
+        Returns:
+            The hash, its folder, the hashes of its files, and whether there was no such folder before.
+        """
         self._code_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         with tempfile.TemporaryDirectory(dir=self._code_dir, prefix=".taking-") as name:
             taking = Path(name) / "code"
@@ -165,9 +175,10 @@ class Catalog:
             files = _hashes(taking)
             tree_hash = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
             directory = self._code_dir / tree_hash
-            if not directory.exists():
+            is_new = not directory.exists()
+            if is_new:
                 taking.rename(directory)
-        return tree_hash, directory, files
+        return tree_hash, directory, files, is_new
 
     def _describe(self, directory: Path) -> models.WorkspaceDescription:
         with tempfile.TemporaryDirectory(dir=self._code_dir, prefix=".reading-") as folder:
@@ -210,13 +221,40 @@ def _refused_network(workflow: models.WorkflowMetadata) -> models.BrokenDeclarat
     return models.BrokenDeclaration(kind="workflow", name=workflow.name, source=workflow.source, reason=reason)
 
 
+@contextlib.contextmanager
+def _compiling(directory: Path) -> Iterator[None]:
+    """Within the block the bytecode of a snapshot is made; a file without it is compiled by whoever imports it."""
+    with subprocess.Popen(
+        _kernel_command("bytecode", str(directory)),
+        env=_kernel_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    ) as process:
+        try:
+            yield
+            process.wait(DESCRIBE_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("the workspace could not be compiled beforehand", folder=str(directory))
+        finally:
+            process.kill()
+
+
+def _kernel_command(module: str, argument: str) -> list[str]:
+    return [sys.executable, "-P", "-m", f"bifrost_kernel.{module}", argument]
+
+
+def _kernel_environment() -> dict[str, str]:
+    # The kernel room of this very product, wherever it was imported from.
+    return {**keyless_environment(), "PYTHONPATH": _KERNEL_PACKAGE_FOLDER}
+
+
 def _read(options: workspace_reader.ReaderOptions) -> models.WorkspaceDescription:
-    command = [sys.executable, "-P", "-m", "bifrost_kernel.workspace_reader", options.model_dump_json()]
     try:
         done = subprocess.run(
-            command,
-            # The kernel room of this very product, wherever it was imported from.
-            env={**keyless_environment(), "PYTHONPATH": _KERNEL_PACKAGE_FOLDER},
+            _kernel_command("workspace_reader", options.model_dump_json()),
+            env=_kernel_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=DESCRIBE_TIMEOUT_SECONDS,

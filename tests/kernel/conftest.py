@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ class Peer:
         self._thread.start()
 
     def _serve(self) -> None:
+        with suppress(ConnectionError):  # the kernel is gone, with an answer that it did not read
+            self._answer_all()
+        self._end.close()
+
+    def _answer_all(self) -> None:
         while (request := frames.receive(self._end)) is not None:
             self.requests.append(request)
             answer = self.answers.get(request["op"])
@@ -33,7 +39,6 @@ class Peer:
                 answer = answer(request)
             body = answer if isinstance(answer, dict) and "error" in answer else {"ok": answer}
             frames.send(self._end, {"id": request["id"], **body})
-        self._end.close()
 
     def of(self, op: str) -> list[dict[str, Any]]:
         return [request for request in self.requests if request["op"] == op]

@@ -182,7 +182,7 @@ def test_an_interrupt_stops_a_busy_cell(start: StartKernel) -> None:
 def test_an_interrupt_reaches_a_program_of_the_cell(start: StartKernel) -> None:
     """What a cell runs is interrupted with it."""
     kernel = start()
-    kernel.run(CHILD + "\nchild.wait()", on_text=kernel.manager.interrupt_kernel)
+    kernel.run(CHILD + "\nimport time; time.sleep(600)", on_text=kernel.manager.interrupt_kernel)
     assert kernel.run("print(child.wait(10))") == f"-{int(signal.SIGINT)}\n"
 
 

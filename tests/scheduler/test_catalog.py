@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import stat
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +92,23 @@ def test_earlier_code_stays(catalog: Catalog, save: Callable[..., Path], tmp_pat
     assert "One" in (before.directory / "workflows" / "first.py").read_text()
     with pytest.raises(errors.NotFound):
         catalog.at("0" * 64)
+
+
+def test_a_snapshot_is_compiled_once_for_all_kernels(catalog: Catalog, save: Callable[..., Path]) -> None:
+    """Readable by their users, valid whatever the times of the files, and no part of the content."""
+    save("workflows/broken.py", "def (")
+    save("modules/deep/er/helper.py", "VALUE = 1")
+    before = os.umask(0o077)
+    try:
+        snapshot = catalog.current()
+    finally:
+        os.umask(before)
+    compiled = Path(importlib.util.cache_from_source(str(snapshot.directory / "modules/deep/er/helper.py")))
+    assert stat.S_IMODE(compiled.stat().st_mode) == 0o644
+    assert stat.S_IMODE(compiled.parent.stat().st_mode) == 0o755
+    assert compiled.read_bytes()[4:8] == b"\x01\0\0\0"  # unchecked hash (PEP 552)
+    assert set(snapshot.files) == {"workflows/first.py", "workflows/broken.py", "modules/deep/er/helper.py"}
+    assert Path(importlib.util.cache_from_source(str(snapshot.directory / "workflows/first.py"))).exists()
 
 
 def test_broken_takes_nothing_down(catalog: Catalog, save: Callable[..., Path]) -> None:

@@ -88,6 +88,8 @@ class Conversation:
 
     def _run(self, cell: NotebookNode, deadline: float | None) -> tuple[str, str] | None:
         message_id = self._send(cell["source"])
+        # Kernels are fresh, and count their requests as this end does.
+        cell["execution_count"] = self._sent
         # A kernel that is interrupted before or after the cell's own code goes idle without a reply.
         failure: tuple[str, str] | None = ("KeyboardInterrupt", "the cell was interrupted")
         for message in self._messages(message_id, deadline):
@@ -95,8 +97,6 @@ class Conversation:
             match message.body["msg_type"]:
                 case "execute_reply":
                     failure = _failure_of(content)
-                case "execute_input":
-                    cell["execution_count"] = _count_of(content)
                 case "status":
                     if content.get("execution_state") == "idle":
                         break
@@ -229,11 +229,6 @@ def _failure_of(reply: dict[str, Any]) -> tuple[str, str] | None:
     if reply.get("status") == "ok":
         return None
     return str(reply.get("ename", "Aborted"))[:200], str(reply.get("evalue", ""))[:10_000]
-
-
-def _count_of(content: dict[str, Any]) -> int | None:
-    count = content.get("execution_count")
-    return count if isinstance(count, int) else None
 
 
 def _text(payload: bytes | None) -> str:

@@ -147,7 +147,6 @@ class EnginePool:
         self._limits = limits
         self._lock = threading.Lock()
         self._holders: dict[str, _Worker] = {}
-        self._turn = itertools.cycle(workers)
 
     @classmethod
     def start(cls, *, workers: int = 2, limits: OutputLimits | None = None) -> EnginePool:
@@ -224,9 +223,8 @@ class EnginePool:
             worker.close()
 
     def _choose(self) -> _Worker:
-        with self._lock:
-            first = next(self._turn)
-        return min((first, *self._workers), key=lambda worker: worker.load)
+        # Of several that are idle always the same, whose code and data the processor still has at hand.
+        return min(self._workers, key=lambda worker: worker.load)
 
     def _release(self, execution_id: str) -> _Worker | None:
         with self._lock:

@@ -125,7 +125,8 @@ class Runner:
         self._pool = pool
         self._metrics = metrics
         self._memory = MemoryWatch(settings.memory_bytes)
-        self._wake = threading.Event()
+        self._last_news: object = None
+        """Another object with every execution that comes: whoever finds nothing to claim can tell whether it is old."""
         self._stopping = threading.Event()
         self._free = threading.BoundedSemaphore(settings.max_concurrent_executions)
         self._threads = ThreadPoolExecutor(settings.max_concurrent_executions, thread_name_prefix="execution")
@@ -139,7 +140,7 @@ class Runner:
 
     def start(self) -> None:
         """Account for what an earlier control plane left running, then begin to claim."""
-        self._executions.on_pending = self._wake.set
+        self._executions.on_pending = self._heed_pending
         self._executions.on_cancel = self.cancel
         self._executions.find_refusal = self._kernels.find_refusal
         threading.Thread(target=self._recover, name="recovery", daemon=True).start()
@@ -150,11 +151,9 @@ class Runner:
     def stop(self) -> None:
         """Claim nothing more, let running executions end within the grace, then end them as `crashed`."""
         self._stopping.set()
-        self._wake.set()
         for live in self._snapshot_live():
             self._end_soon(live)
         if self._claims.is_alive():
-            # What it has claimed is to be run; it ends as soon as a slot is free.
             self._claims.join()
         self._threads.shutdown(wait=True)
         self._memory.stop()
@@ -177,15 +176,41 @@ class Runner:
     # loops
 
     def _claim_loop(self) -> None:
+        """Claim what nobody told of: what is from before the start, and what another process submitted."""
         while not self._stopping.is_set():
-            self._free.acquire()
-            execution = self._claim()
-            if execution is None:
+            self._begin_work(is_recruiting=True)
+            self._stopping.wait(IDLE_SECONDS)
+
+    def _heed_pending(self) -> None:
+        self._last_news = object()
+        self._begin_work()
+
+    def _begin_work(self, *, is_recruiting: bool = False) -> None:
+        """Have one more thread claim, if there may be one; if not, one that frees itself will."""
+        if self._free.acquire(blocking=False):
+            try:
+                self._threads.submit(self._work, is_recruiting)
+            except RuntimeError:  # Stopped meanwhile.
                 self._free.release()
-                self._wake.wait(IDLE_SECONDS)
-                self._wake.clear()
+
+    def _work(self, is_recruiting: bool) -> None:
+        """Claim and run until there is nothing to claim.
+
+        One that ends makes room for one, whether it was the whole that was full or its organization.
+
+        Args:
+            is_recruiting: nobody knows how many wait, so that whoever finds one has another thread look, too.
+        """
+        is_more = True
+        while is_more:
+            news = self._last_news
+            if (execution := self._claim()) is not None:
+                if is_recruiting:
+                    self._begin_work(is_recruiting=True)
+                self._run_guarded(execution)
                 continue
-            self._threads.submit(self._run_and_free, execution)
+            self._free.release()
+            is_more = self._last_news is not news and self._free.acquire(blocking=False)
 
     def _claim(self) -> contract.Execution | None:
         if self._stopping.is_set():
@@ -219,15 +244,12 @@ class Runner:
 
     # one execution
 
-    def _run_and_free(self, execution: contract.Execution) -> None:
+    def _run_guarded(self, execution: contract.Execution) -> None:
         try:
             self._run(execution)
         except Exception as error:  # the edge of the worker: whatever happens, the execution gets an outcome
             log.error("an execution could not be run", execution=execution.id, exc_info=error)
             self._finish_guarded(execution, outcomes.crashed(_reason(error)))
-        finally:
-            self._free.release()
-            self._wake.set()
 
     def _run(self, execution: contract.Execution) -> None:
         snapshot = self._catalog.at(execution.code_hash)
