@@ -27,5 +27,7 @@ if [ "$#" -eq 0 ]; then
     ruff format --check .
     mypy
     lint-imports
+    # Two files at a time, each whole in one process, since tests of a file share what they start.
+    set -- -n 2 --dist loadfile
 fi
 exec python -m pytest "$@"
