@@ -29,9 +29,6 @@ def capture(log: Log) -> Iterator[None]:
     root = logging.getLogger()
     handler = _Handler(log)
     level_before = root.level
-    quieted = [logger for logger in map(logging.getLogger, NOISY) if logger.level == logging.NOTSET]
-    for logger in quieted:
-        logger.setLevel(logging.WARNING)
     root.setLevel(min(level_before, logging.INFO))
     root.addHandler(handler)
     try:
@@ -39,8 +36,6 @@ def capture(log: Log) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level_before)
-        for logger in quieted:
-            logger.setLevel(logging.NOTSET)
 
 
 class _Handler(logging.Handler):
@@ -48,6 +43,9 @@ class _Handler(logging.Handler):
         super().__init__()
         self._log = log
         self._busy = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return super().filter(record) and not _is_noise(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         # Whatever logs while a line is being sent would send a line for it, and so on.
@@ -60,6 +58,18 @@ class _Handler(logging.Handler):
             self.handleError(record)
         finally:
             self._busy.now = False
+
+
+def _is_noise(record: logging.LogRecord) -> bool:
+    library = record.name.partition(".")[0]
+    if record.levelno >= logging.WARNING or library not in NOISY:
+        return False
+    name = record.name
+    while name:
+        if logging.getLogger(name).level != logging.NOTSET:
+            return False
+        name = name.rpartition(".")[0]
+    return True
 
 
 def _level(number: int) -> str:

@@ -11,7 +11,6 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -30,7 +29,7 @@ _ALIASES = {
     "engine.shared.context": ("bifrost_kernel.context", ("OrganizationContext",)),
 }
 _FUNCTIONS = "__bifrost_functions__"
-_APART = "bifrost_workspace."
+APART = "bifrost_workspace."
 """Prefix of a module that nobody can import by its own name, or whose name already belongs to somebody else."""
 
 
@@ -172,27 +171,22 @@ def _make_importable(root: Path) -> None:
     # At the end: a `json.py` of an author must not replace the standard library's.
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    _forget_listings(root)
-
-
-def _forget_listings(root: Path) -> None:
-    """Have folders of the workspace looked at anew; whatever else is importable did not change with it."""
-    below = f"{root}{os.sep}"
-    for place in [place for place in sys.path_importer_cache if f"{place}{os.sep}".startswith(below)]:
-        del sys.path_importer_cache[place]
+    else:
+        # What was found before may have changed; a kernel of an execution never comes here, and keeps what it knows.
+        importlib.invalidate_caches()
 
 
 def _module_name(root: Path, relative: PurePosixPath) -> str:
     parts = relative.with_suffix("").parts
     name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
     importable = all(part.isidentifier() for part in parts) and _belongs_to(root, parts[0])
-    return name if importable else _APART + name
+    return name if importable else APART + name
 
 
 def _attach_to_parent(name: str, module: ModuleType) -> None:
     """`import workflows.it` finds the module by its name, and then asks the package for it."""
     parent, _, leaf = name.rpartition(".")
-    if parent and not name.startswith(_APART):
+    if parent and not name.startswith(APART):
         setattr(importlib.import_module(parent), leaf, module)
 
 

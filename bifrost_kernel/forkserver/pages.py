@@ -20,8 +20,6 @@ PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 _ENTRY = struct.Struct("<Q")
 _PRESENT, _EXCLUSIVE = 1 << 63, 1 << 56
 """Bits of an entry of /proc/<pid>/pagemap that need no privilege (admin-guide/mm/pagemap)."""
-_BRIDGED_PAGES = 1
-"""A gap this small between two ranges is copied along."""
 
 
 class Range(NamedTuple):
@@ -88,8 +86,8 @@ def _merged(pages: Iterable[int]) -> Iterator[Range]:
     merged: list[Range] = []
     for page in pages:
         last = merged[-1] if merged else None
-        if last is not None and page - (last.start + last.length) <= _BRIDGED_PAGES * PAGE_BYTES:
-            merged[-1] = Range(last.start, page + PAGE_BYTES - last.start)
+        if last is not None and last.start + last.length == page:
+            merged[-1] = Range(last.start, last.length + PAGE_BYTES)
         else:
             merged.append(Range(page, PAGE_BYTES))
     return iter(merged)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bifrost_kernel import entry, models
+from bifrost_kernel import entry, models, registry
 
 CELL = "await bifrost.run(name=name, language=language)"
 PARAMETERS = "name = 'a'\nlanguage = 'english'"
@@ -39,7 +39,7 @@ class _Broker:
 @contextmanager
 def prepared(namespace: dict[str, Any]) -> Iterator[None]:
     """Within the block the shell's namespace is that of an execution; afterwards no trace of it is left."""
-    path, modules, origin = list(sys.path), set(sys.modules), sys.dont_write_bytecode
+    path, origin = list(sys.path), sys.dont_write_bytecode
     entry.configure_with(_SETUP, _Broker())
     namespace.update(bifrost=entry, context=entry.get_context())
     try:
@@ -48,6 +48,6 @@ def prepared(namespace: dict[str, Any]) -> Iterator[None]:
         entry.forget()
         sys.path[:] = path
         sys.dont_write_bytecode = origin
-        for name in set(sys.modules) - modules:
-            if getattr(sys.modules[name], "__file__", None) == str(SAMPLE):
-                del sys.modules[name]
+        # By its names: a look at all modules would write to a thousand strings that no execution touches.
+        for name in (SAMPLE.stem, f"{registry.APART}{SAMPLE.stem}"):
+            sys.modules.pop(name, None)

@@ -139,7 +139,9 @@ def tend(
 
     Exit code: that of the kernel, or 128 + the signal that killed it.
     """
-    os.setsid()
+    # A group and no session of its own: Linux shares a machine out by sessions (sched(7), autogroup), and all kernels
+    # together are to be one that comes behind the control plane.
+    os.setpgid(0, 0)
     if standing.enclosure is Enclosure.PROCESS_GROUP:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         die_with_parent(signal.SIGTERM)

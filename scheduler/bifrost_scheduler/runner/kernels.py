@@ -65,6 +65,9 @@ def give_way(pid: int) -> None:
     """Let a process that was just started, and all that it will start, come behind the control plane."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, min(os.getpriority(os.PRIO_PROCESS, 0) + COURTESY, 19))
+    # Where Linux shares the machine out by sessions first, it is the session that has to be nice (sched(7), autogroup).
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(COURTESY))
 
 
 class Standing(NamedTuple):

@@ -1,0 +1,53 @@
+"""Everything that runs beside the control plane gives way to it, also where Linux shares the machine out by sessions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bifrost_scheduler.runner import kernels
+from bifrost_scheduler.runner.kernels import Kernel, KernelSource
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    source = KernelSource.start(spares=0)
+    kernel = source.acquire()
+    yield kernel
+    kernel.close()
+    source.close()
+
+
+def first_process_of(kernel: Kernel) -> int:
+    told = dict(line.split(":\t", 1) for line in Path(f"/proc/self/fdinfo/{kernel.pidfd}").read_text().splitlines())
+    return int(told["Pid"])
+
+
+def test_a_nice_process_is_in_a_nice_session() -> None:
+    """By as much."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        kernels.give_way(process.pid)
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + kernels.COURTESY, 19)
+        group = Path(f"/proc/{process.pid}/autogroup")
+        if not group.exists() or os.getuid():
+            pytest.skip("this Linux has no sessions to be nice, or takes it from root alone")
+        assert group.read_text().endswith(f"nice {kernels.COURTESY}\n")
+    finally:
+        process.communicate()
+
+
+def test_a_kernel_has_a_group_and_no_session_of_its_own(kernel: Kernel) -> None:
+    """Signals to its group reach nobody else; its share of the machine is that of all kernels."""
+    pid = first_process_of(kernel)
+    pause = threading.Event()
+    while os.getpgid(pid) != pid:  # it is handed out while it is still being made
+        pause.wait(0.001)
+    assert os.getsid(pid) not in (pid, os.getsid(0))
