@@ -1,4 +1,4 @@
-"""Everything that runs beside the control plane gives way to it, also where Linux shares the machine out by sessions."""
+"""Everything beside the control plane gives way to it, also where Linux shares the machine out by sessions."""
 
 from __future__ import annotations
 
