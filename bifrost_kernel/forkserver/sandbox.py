@@ -139,9 +139,9 @@ def tend(
 
     Exit code: that of the kernel, or 128 + the signal that killed it.
     """
-    # A group and no session of its own: Linux shares a machine out by sessions (sched(7), autogroup), and all kernels
-    # together are to be one that comes behind the control plane.
-    os.setpgid(0, 0)
+    os.setsid()
+    with contextlib.suppress(OSError):  # the session is as nice as its processes (sched(7), autogroup), where it can be
+        _write("/proc/self/autogroup", str(os.getpriority(os.PRIO_PROCESS, 0)))
     if standing.enclosure is Enclosure.PROCESS_GROUP:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         die_with_parent(signal.SIGTERM)

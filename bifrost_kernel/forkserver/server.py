@@ -226,7 +226,7 @@ class Server:
     ) -> NoReturn:
         code = 70
         try:
-            os.setpgid(0, 0)
+            os.setpgid(0, 0)  # and no session: that of the first process is a nice one
             _keep_only(sock, broker, console)
             _move_in(folder, self._options, self._standing.level, network)
             if warm:  # touching the pages takes as long as it saves: of use only while nobody waits
