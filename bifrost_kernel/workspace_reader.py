@@ -156,7 +156,6 @@ class Reader:
 
     def _be_reader(self, files: list[str], pipe: int) -> NoReturn:
         try:
-            os.setsid()
             os.write(pipe, _READY)
             self._move_in()
             # Files' own processes shall neither read nor trace this one, which reports for others, too.

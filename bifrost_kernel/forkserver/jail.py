@@ -10,7 +10,7 @@ import os
 import platform
 import resource
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bifrost_kernel import models
@@ -24,6 +24,8 @@ FIRST_HOST_ID = 64000
 HOST_IDS = 1000
 
 _NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+_NAMESPACE_FILES_BUT_NETWORK = ("mnt", "ipc", "uts", "user")
+_NAMESPACE_FILES = ("net", *_NAMESPACE_FILES_BUT_NETWORK)
 _BACKLOG = 128
 
 
@@ -67,8 +69,10 @@ class Jail(NamedTuple):
         return FIRST_HOST_ID + slot % HOST_IDS if self.drops_user else os.getuid()
 
 
-def enclose(jail: Jail, *, slot: int, doorstep: int, network: models.Network = models.Network.PROXY) -> None:
+def enclose(jail: Jail, *, slot: int, doorstep: int, network: models.Network = models.Network.PROXY) -> tuple[int, ...]:
     """Take the calling process, the first of its pid namespace, out of everything that is not its own.
+
+    Returns descriptors of the namespaces that it made, in the order in which `join` can enter them.
 
     Args:
         slot: a number that no other living kernel has.
@@ -91,6 +95,25 @@ def enclose(jail: Jail, *, slot: int, doorstep: int, network: models.Network = m
     if jail.drops_user:
         _become(owner)
     _take_own_user_namespace(owner)
+    made = _NAMESPACE_FILES if is_proxied else _NAMESPACE_FILES_BUT_NETWORK
+    namespaces = tuple(os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in made)
+    confine()
+    return namespaces
+
+
+def join(jail: Jail, namespaces: Sequence[int], *, slot: int) -> None:
+    """Take the calling process to where `enclose` took another one of the same slot.
+
+    Raises:
+        OSError: a step is not permitted; the process is in between and has to end.
+    """
+    *others, user = namespaces
+    for namespace in others:
+        syscalls.setns(namespace, 0)
+    if jail.drops_user:
+        _become(jail.host_id(slot))
+    # Whoever is the user that made it, has every right in it until `confine`.
+    syscalls.setns(user, syscalls.CLONE_NEWUSER)
     confine()
 
 

@@ -20,8 +20,8 @@ from bifrost_kernel.forkserver import filesystem, jail, seccomp, syscalls
 from bifrost_kernel.forkserver.jail import Limits
 
 __all__ = [
-    "Cell", "Enclosure", "Level", "Limits", "NotPermitted", "Standing", "die_with_parent", "enter", "reap_until",
-    "rehearse", "sweep", "tend", "unshare_with_user",
+    "Cell", "Enclosure", "Level", "Limits", "NotPermitted", "Standing", "close_all_files", "close_door",
+    "die_with_parent", "enter", "join", "reap_until", "rehearse", "sweep", "tend", "unshare_with_user",
 ]  # fmt: skip
 
 
@@ -120,11 +120,65 @@ class Cell:
         Raises:
             OSError: no more processes or namespaces.
         """
-        if self._is_namespaced:
-            # Children go to the namespace of the last unshare, and a new one can only be made from the own one.
-            syscalls.setns(self._outer, syscalls.CLONE_NEWPID)
-            syscalls.unshare(syscalls.CLONE_NEWPID)
-        return os.fork() if group is None else syscalls.fork_into(group)
+        if not self._is_namespaced:
+            return _fork(group)
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        return self._fork_there(group)
+
+    def fork_into(self, namespace: int, group: int | None = None) -> int:
+        """`os.fork`, into the enclosure whose pid namespace this descriptor is of.
+
+        Raises:
+            OSError: no more processes, or the enclosure is gone.
+        """
+        syscalls.setns(namespace, syscalls.CLONE_NEWPID)
+        return self._fork_there(group)
+
+    def _fork_there(self, group: int | None) -> int:
+        pid = -1
+        try:
+            pid = _fork(group)
+        finally:
+            if pid != 0:  # where the next children go, and from where alone a new namespace can be made
+                syscalls.setns(self._outer, syscalls.CLONE_NEWPID)
+        return pid
+
+
+def close_door(
+    standing: Standing, *, slot: int, doorstep: int, network: models.Network = models.Network.PROXY
+) -> tuple[int, ...]:
+    """Close an enclosure around the calling process, its first; returns its namespaces, as `join` wants them.
+
+    Args:
+        slot, doorstep, network: see `jail.enclose`.
+
+    Raises:
+        OSError: a step is not permitted; the process is in between and has to end.
+    """
+    namespaces: tuple[int, ...] = ()
+    if standing.jail is not None:
+        namespaces = jail.enclose(standing.jail, slot=slot, doorstep=doorstep, network=network)
+    elif standing.level is Level.REDUCED:
+        jail.confine()
+    if standing.level is not Level.NONE:
+        # The first process is ours: author code shall neither read nor trace it.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    return namespaces
+
+
+def join(standing: Standing, namespaces: Sequence[int], *, slot: int) -> None:
+    """Be enclosed where another process closed the door; the calling process is in its pid namespace already.
+
+    Raises:
+        OSError: a step is not permitted; the process is in between and has to end.
+    """
+    _stand_back()
+    if standing.jail is not None:
+        jail.join(standing.jail, namespaces, slot=slot)
+    elif standing.level is Level.REDUCED:
+        jail.confine()
+    # What it gave up took its own files below /proc from it.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
 
 
 def tend(
@@ -139,24 +193,21 @@ def tend(
 
     Exit code: that of the kernel, or 128 + the signal that killed it.
     """
-    os.setsid()
-    with contextlib.suppress(OSError):  # the session is as nice as its processes (sched(7), autogroup), where it can be
-        _write("/proc/self/autogroup", str(os.getpriority(os.PRIO_PROCESS, 0)))
+    _stand_back()
     if standing.enclosure is Enclosure.PROCESS_GROUP:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         die_with_parent(signal.SIGTERM)
-    with contextlib.suppress(OSError):  # a machine short of memory takes it from executions first
-        _write("/proc/self/oom_score_adj", str(_OOM_SCORE))
-    _close_door(standing, slot, doorstep, network)
+    close_door(standing, slot=slot, doorstep=doorstep, network=network)
     pid = os.fork()
     if pid == 0:
+        os.setpgid(0, 0)  # and no session: that of the first process is a nice one
         # Its own files below /proc are its own again.
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         kernel()
     signal.signal(signal.SIGINT, lambda *_: _signal(pid, signal.SIGINT))
     signal.signal(signal.SIGTERM, lambda *_: _end(143))
     # Its end of the doorstep stays open as long as this process lives: so the egress proxy learns of the end.
-    _close_all_files(doorstep)
+    close_all_files(doorstep)
     _end(reap_until(pid))
 
 
@@ -233,25 +284,28 @@ def _leave_the_parent_behind() -> None:
     if pid == 0:
         die_with_parent(signal.SIGKILL)
         return
-    _close_all_files()
+    close_all_files()
     os._exit(reap_until(pid))
 
 
-def _close_door(standing: Standing, slot: int, doorstep: int, network: models.Network = models.Network.PROXY) -> None:
-    if standing.jail is not None:
-        jail.enclose(standing.jail, slot=slot, doorstep=doorstep, network=network)
-    elif standing.level is Level.REDUCED:
-        jail.confine()
-    if standing.level is not Level.NONE:
-        # The first process is ours: author code shall neither read nor trace it.
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+def _stand_back() -> None:
+    """Give way to the rest of the machine, also where it is shared out by sessions, and where it is short of memory."""
+    os.setsid()
+    with contextlib.suppress(OSError):  # the session is as nice as its processes (sched(7), autogroup), where it can be
+        _write("/proc/self/autogroup", str(os.getpriority(os.PRIO_PROCESS, 0)))
+    with contextlib.suppress(OSError):  # executions go first
+        _write("/proc/self/oom_score_adj", str(_OOM_SCORE))
+
+
+def _fork(group: int | None) -> int:
+    return os.fork() if group is None else syscalls.fork_into(group)
 
 
 def _rehearse_and_tell(standing: Standing, writing: int) -> NoReturn:
     ours, theirs = socket.socketpair()
     reason = ""
     try:
-        _close_door(standing, 0, theirs.fileno())
+        close_door(standing, slot=0, doorstep=theirs.fileno())
         os.listdir(os.path.dirname(os.__file__))
         os.close(os.open(filesystem.__file__, os.O_RDONLY))
     except OSError as error:
@@ -294,10 +348,12 @@ def _list_children() -> set[int]:
         return set()
 
 
-def _close_all_files(kept: int = 2) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
+def close_all_files(kept: int = 2, *, streams: bool = True) -> None:
+    """All but one; the standard streams then lead nowhere, if they are closed as well."""
+    if streams:
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
     os.closerange(3, kept)
     os.closerange(kept + 1, 1 << 20)
 

@@ -58,18 +58,18 @@ def fork_server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], socket.
 
 def acquire(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
     control.send(b'{"op": "acquire", "id": 1, "network": "proxy"}')
-    data, descriptors, _, _ = socket.recv_fds(control, 4096, 5)
+    data, descriptors, _, _ = socket.recv_fds(control, 4096, 6)
     return json.loads(data), descriptors
 
 
-def test_acquire_gives_five_descriptors(tmp_path: Path) -> None:
-    """A request is answered with sockets, console, doorstep and pidfd, and a folder below the given one."""
+def test_acquire_gives_six_descriptors(tmp_path: Path) -> None:
+    """A request is answered with sockets, console, doorstep and two pidfds, and a folder below the given one."""
     with fork_server(tmp_path) as (_, control):
         answer, descriptors = acquire(control)
         control.shutdown(socket.SHUT_RDWR)
         for descriptor in descriptors:
             os.close(descriptor)
-    assert (answer["event"], answer["id"], len(descriptors)) == ("acquired", 1, 5)
+    assert (answer["event"], answer["id"], len(descriptors)) == ("acquired", 1, 6)
     assert Path(answer["folder"]).parent == tmp_path
 
 

@@ -50,6 +50,8 @@ LOOK_SECONDS = 2.0
 _START_ATTEMPTS = 3
 _FAREWELL_SECONDS = 5.0
 _MESSAGE_BYTES = 64 * 1024
+_DESCRIPTORS = 6
+"""That a kernel comes with."""
 _SLOTS = 250
 """Numbers of kernels that a fork server has for itself, before those of its successors begin."""
 _SLOT_RANGES = 4
@@ -105,7 +107,7 @@ class Kernel:
         exited: Future[Exit],
         janitor: Executor,
     ) -> None:
-        engine, broker, console, doorstep, pidfd = descriptors
+        engine, broker, console, doorstep, pidfd, first = descriptors
         self.name = name
         self.folder = folder
         """Its private folder: working folder, HOME and temporary files; None when it is in no file system of ours."""
@@ -117,7 +119,8 @@ class Kernel:
         """The reading end of the pipe behind descriptors 1 and 2: output of subprocesses and C code."""
         self.doorstep = doorstep
         """Where the listener for the egress proxy comes from at level full; it ends with the kernel."""
-        self.pidfd = pidfd
+        self.pidfds = (pidfd, first)
+        """Of the process that runs the code, and of the first one, with which all others end: of both trees."""
         self._exited = exited
         self._janitor = janitor
         self._lock = threading.Lock()
@@ -130,19 +133,19 @@ class Kernel:
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the code that runs, or cancel what it awaits."""
-        self._signal(signal.SIGINT)
+        self._signal(self.pidfds[0], signal.SIGINT)
 
     def kill(self) -> None:
         """End every process of the kernel."""
         # Nothing milder: without namespaces a workflow could have stopped the first process. Its orphans then come to
         # the fork server, which sweeps them up.
-        self._signal(signal.SIGKILL)
+        self._signal(self.pidfds[1], signal.SIGKILL)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit status, or None when it still runs after the timeout.
 
-        The status is the kernel's exit code, 128 + n when signal n killed it, and negative when it was killed from
-        here or lost together with the fork server.
+        The status is the kernel's exit code, 128 + n when signal n killed it, and negative when it was lost together
+        with the fork server.
         """
         try:
             status = self._exited.result(timeout_seconds).status
@@ -166,7 +169,7 @@ class Kernel:
             self._closed = True
         self.kernel_socket.close()
         self.broker_socket.close()
-        _close_all((self.console, self.doorstep, self.pidfd))
+        _close_all((self.console, self.doorstep, *self.pidfds))
         if self.folder is not None:
             # After the source closed there is no janitor, and no folder either.
             with contextlib.suppress(RuntimeError):
@@ -176,10 +179,10 @@ class Kernel:
         self.wait(_FAREWELL_SECONDS)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, pidfd: int, number: signal.Signals) -> None:
         if not self._closed:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, number)
+                signal.pidfd_send_signal(pidfd, number)
 
 
 class _Generation:
@@ -412,7 +415,7 @@ class KernelSource:
 
     def _receive(self, generation: _Generation) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(generation.control, _MESSAGE_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
+            data, fds, _, _ = socket.recv_fds(generation.control, _MESSAGE_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         except OSError:
             data, fds = b"", []
         if data:
@@ -478,7 +481,7 @@ class KernelSource:
         log.info("kernels.replaced", pid=generation.process.pid)
 
     def _deliver(self, generation: _Generation, message: Mapping[str, Any], fds: Sequence[int]) -> None:
-        if len(fds) != 5:
+        if len(fds) != _DESCRIPTORS:
             _close_all(fds)
             self._refuse(message["id"], "the control plane has too many open files")
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 WATCH_SECONDS = 0.25
@@ -26,7 +26,7 @@ class MemoryWatch:
     def __init__(self, limit_bytes: int, *, watch_seconds: float = WATCH_SECONDS) -> None:
         self._limit = limit_bytes
         self._watch_seconds = watch_seconds
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._watched: dict[tuple[int, ...], Callable[[], None]] = {}
         self._lock = threading.Lock()
         self._busy = threading.Event()
         self._stopping = threading.Event()
@@ -42,16 +42,16 @@ class MemoryWatch:
             self._thread.join()
 
     @contextlib.contextmanager
-    def watching(self, pidfd: int, on_excess: Callable[[], None]) -> Iterator[None]:
-        """Call `on_excess` as often as the tree of this process is found above the limit; `pidfd` stays open."""
+    def watching(self, pidfds: tuple[int, ...], on_excess: Callable[[], None]) -> Iterator[None]:
+        """Call `on_excess` as often as the trees of these processes are found above the limit; they stay open."""
         with self._lock:
-            self._watched[pidfd] = on_excess
+            self._watched[pidfds] = on_excess
             self._busy.set()
         try:
             yield
         finally:
             with self._lock:
-                del self._watched[pidfd]
+                del self._watched[pidfds]
 
     def _look_again(self) -> None:
         while not self._stopping.wait(self._watch_seconds):
@@ -60,15 +60,15 @@ class MemoryWatch:
                 watched = list(self._watched)
                 if not watched:
                     self._busy.clear()
-            for pidfd in watched:
-                self._look(pidfd)
+            for pidfds in watched:
+                self._look(pidfds)
 
-    def _look(self, pidfd: int) -> None:
-        # Not while it is taken out: its descriptor may be another one's afterwards.
+    def _look(self, pidfds: tuple[int, ...]) -> None:
+        # Not while it is taken out: its descriptors may be another one's afterwards.
         with self._lock:
-            on_excess = self._watched.get(pidfd)
-            pid = find_pid(pidfd) if on_excess is not None else None
-        if on_excess is not None and pid is not None and takes_more(pid, self._limit):
+            on_excess = self._watched.get(pidfds)
+            pids = {pid for pid in map(find_pid, pidfds) if pid is not None} if on_excess is not None else set()
+        if on_excess is not None and takes_more(pids, self._limit):
             on_excess()
 
 
@@ -83,9 +83,9 @@ def find_pid(pidfd: int) -> int | None:
     return pid if pid > 0 else None
 
 
-def takes_more(pid: int, limit_bytes: int) -> bool:
-    """Whether a process and all below it take more than this; what they share with others counts in part only."""
-    tree = list(list_tree(pid))
+def takes_more(pids: Iterable[int], limit_bytes: int) -> bool:
+    """Whether processes and all below them take more than this; what they share with others counts in part only."""
+    tree = {one for pid in pids for one in list_tree(pid)}
     # Cheap and never too low: pages that a fork shares count for each.
     if sum(_sum_of(_RESIDENT, f"/proc/{one}/status") for one in tree) * _KIB <= limit_bytes:
         return False
@@ -93,7 +93,10 @@ def takes_more(pid: int, limit_bytes: int) -> bool:
 
 
 def list_tree(pid: int) -> Iterator[int]:
-    """The process and everything below it. In a pid namespace whose first process this is, that is everything."""
+    """The process and everything below it.
+
+    The first process of a pid namespace has everything below it that is not below whoever was forked into it.
+    """
     yield pid
     with contextlib.suppress(OSError):
         for children in Path(f"/proc/{pid}/task").glob("*/children"):

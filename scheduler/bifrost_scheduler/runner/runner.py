@@ -311,7 +311,7 @@ class Runner:
         """While its code runs: by watching, where no control group does it."""
         if live.kernel.standing.has_groups:
             return contextlib.nullcontext()
-        return self._memory.watching(live.kernel.pidfd, live.exceed_memory)
+        return self._memory.watching(live.kernel.pidfds, live.exceed_memory)
 
     def _heed_early_cancel(self, execution: contract.Execution, live: Live) -> None:
         """A cancel may have come between the claim and this thread."""
