@@ -93,7 +93,8 @@ def cell_seconds(record: Mapping[str, Any]) -> dict[str, float]:
 def split(one: Call, notes: Sequence[tuple[str, float, float]]) -> dict[str, float]:
     """Seconds of each part of a call; together they are all of it."""
     at = {name: (began, ended) for name, began, ended in notes if one.began <= began and ended <= one.ended}
-    submit, acquire, execute = at["executions.submit"], at["kernels.acquire"], at["pool.execute"]
+    submit, acquire = at["executions.submit"], at["kernels.acquire"]
+    execute = at["pool.run"][0], at["pool.wait"][1]
     seal, finish, write = at["pool.seal"], at["store.finish_execution"], at["records.write"]
     seconds = (
         submit[0] - one.began,

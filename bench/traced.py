@@ -22,7 +22,8 @@ from bifrost_scheduler.web import serve
 STATIONS = (
     ("executions", "submit"),
     ("kernels", "acquire"),
-    ("pool", "execute"),
+    ("pool", "run"),
+    ("pool", "wait"),
     ("pool", "seal"),
     ("records", "write"),
     ("store", "finish_execution"),

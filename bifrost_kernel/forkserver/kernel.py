@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -257,6 +258,8 @@ def build() -> LeanKernel:
     warm_up(kernel, rounds=3, cells=[_FAILING_CELL])
     warm_up(kernel, rounds=WARM_UP_ROUNDS)
     warm_up(kernel, rounds=WARM_UP_ROUNDS, cells=_EXECUTION_CELLS)
+    # Lists the folders of the search path, which is not done again until one of them changes.
+    importlib.util.find_spec("bifrost_no_such_module")
     return kernel
 
 

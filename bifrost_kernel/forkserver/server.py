@@ -16,6 +16,7 @@ import functools
 import gc
 import itertools
 import json
+import math
 import os
 import select
 import shutil
@@ -23,25 +24,28 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from bifrost_kernel import models
-from bifrost_kernel.forkserver import filesystem, kernel, pages, preloading, proxied, sandbox
+from bifrost_kernel.forkserver import filesystem, kernel, pages, preloading, proxied, sandbox, syscalls
 from bifrost_kernel.forkserver.control_groups import SlotGroups
 from bifrost_kernel.forkserver.inits import Init, Inits
 from bifrost_kernel.forkserver.options import ServerOptions
 
-REFILL_AFTER_IDLE_MS = 20
-"""Spares are made when no request came for this long, so that a burst never waits for them."""
-
-_MAX_REQUEST_BYTES = 64 * 1024
-
-
+REFILL_AFTER_END_SECONDS = 0.004
+"""How long after the end of an execution, or after a spare, the next spare is made; never while a request waits."""
+REFILL_AFTER_REQUEST_SECONDS = 0.05
+"""How long after a request it is made at the latest: what begins has the processors for itself first."""
 SPARE_RETRY_SECONDS = 1.0
 """The same after a spare that ended by itself: whatever is wrong is not made better by trying all the time."""
+
+_UNHURRIED_SECONDS = 0.1
+"""The longest slice that Linux grants: whoever wakes up meanwhile, and waits for an answer, comes first."""
+_MAX_REQUEST_BYTES = 64 * 1024
 
 
 @dataclass
@@ -117,6 +121,7 @@ class Server:
         self._ordered: dict[int, Order] = {}
         """By slot; their inits are on the way."""
         self._spares: list[Running] = []
+        self._refill_at = time.monotonic()
         self._has_spare_failed = False
         self._written = b""
         """What of the shared memory a kernel will write to; none where that cannot be known."""
@@ -140,7 +145,7 @@ class Server:
         prepared = {"not_preloaded": self._not_preloaded, "has_groups": self._groups is not None}
         self._send({"event": "ready", **standing, **prepared})
         while self._running or self._ordered or not self._is_retired:
-            events = self._poller.poll(self._idle_seconds())
+            events = self._poller.poll(self._seconds_to_refill())
             if not events:
                 self._refill()
             for fd, _ in events:
@@ -151,16 +156,30 @@ class Server:
                 elif not self._answer():
                     return
 
-    def _idle_seconds(self) -> float | None:
-        coming = [order for order in self._ordered.values() if order.request_id is None]
-        if len(self._spares) + len(coming) >= self._options.spares or self._is_retired:
+    def _seconds_to_refill(self) -> float | None:
+        if len(self._spares) + len(self._coming_spares()) >= self._options.spares or self._is_retired:
+            self._refill_at = math.inf
             return None
-        return SPARE_RETRY_SECONDS if self._has_spare_failed else REFILL_AFTER_IDLE_MS / 1000
+        return max(0.0, self._refill_at - time.monotonic())
+
+    def _refill_within(self, seconds: float) -> None:
+        wait = SPARE_RETRY_SECONDS if self._has_spare_failed else seconds
+        self._refill_at = min(self._refill_at, time.monotonic() + wait)
 
     def _refill(self) -> None:
+        self._refill_at = time.monotonic() + (
+            SPARE_RETRY_SECONDS if self._has_spare_failed else REFILL_AFTER_END_SECONDS
+        )
         # A machine without room for a spare still answers requests, or says why it can't.
         with contextlib.suppress(OSError):
             self._order(None, models.Network.PROXY)
+
+    def _coming_spares(self) -> list[Order]:
+        return [order for order in self._ordered.values() if order.request_id is None]
+
+    def _note_failed_spare(self) -> None:
+        self._has_spare_failed = True
+        self._refill_at = time.monotonic() + SPARE_RETRY_SECONDS
 
     def _answer(self) -> bool:
         data = self._control.recv(_MAX_REQUEST_BYTES)
@@ -174,6 +193,9 @@ class Server:
         try:
             if network is models.Network.PROXY and self._spares:
                 self._hand_out(self._spares.pop(0), request["id"])
+            elif network is models.Network.PROXY and (coming := self._coming_spares()):
+                coming[0].request_id = request["id"]
+                self._refill_within(REFILL_AFTER_REQUEST_SECONDS)
             else:
                 self._order(request["id"], network)
         except OSError as error:
@@ -216,7 +238,7 @@ class Server:
         except OSError as error:
             os.close(order.listener)
             if order.request_id is None:
-                self._has_spare_failed = True
+                self._note_failed_spare()
             else:
                 self._refuse(order.request_id, error)
 
@@ -264,6 +286,7 @@ class Server:
         running.descriptors = ()
         running.handed_out = True
         self._has_spare_failed = False
+        self._refill_within(REFILL_AFTER_REQUEST_SECONDS)
 
     def _refuse(self, request_id: int, error: OSError) -> None:
         self._send({"event": "refused", "id": request_id, "reason": str(error)})
@@ -295,7 +318,7 @@ class Server:
             running.status = code if code >= 0 else 128 - code
             if running in self._spares:
                 self._spares.remove(running)
-                self._has_spare_failed = True
+                self._note_failed_spare()
         if pidfd != running.pidfds()[-1]:
             running.kill()  # the first process, which is seen to end when no other is left
         else:
@@ -307,6 +330,7 @@ class Server:
             sandbox.sweep({other.pid for other in self._running.values()})
         out_of_memory = self._groups is not None and self._groups.end(running.slot)
         if running.handed_out:
+            self._refill_within(REFILL_AFTER_END_SECONDS)
             ended = {"event": "exited", "kernel": running.name, "status": running.status}
             self._send({**ended, "out_of_memory": out_of_memory})
         elif running.folder is not None:
@@ -314,6 +338,8 @@ class Server:
 
     def _be_child(self, order: Order, init: Init | None, doorstep: int, be_kernel: Callable[[], NoReturn]) -> NoReturn:
         try:
+            if order.request_id is None:
+                syscalls.set_slice(_UNHURRIED_SECONDS)
             if init is None:
                 sandbox.tend(self._standing, be_kernel, slot=order.slot, doorstep=doorstep, network=order.network)
             sandbox.join(self._standing, init.namespaces, slot=order.slot)
@@ -328,6 +354,7 @@ class Server:
         _move_in(folder or filesystem.HOME, self._options, self._standing.level, order.network)
         if order.request_id is None:  # touching the pages takes as long as it saves: of use only while nobody waits
             self._get_ahead()
+            syscalls.set_slice(0)
         kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
         os._exit(0)
 

@@ -55,9 +55,9 @@ def test_grown() -> None:
 
 def test_parts_are_all_of_it() -> None:
     """The parts of a call add up to the time that its caller waited."""
-    stations = ["executions.submit", "kernels.acquire", "pool.execute", "pool.seal", "records.write"]
+    stations = ["executions.submit", "kernels.acquire", "pool.run", "pool.seal", "records.write"]
     notes = [(name, 1.0 + number, 1.5 + number) for number, name in enumerate(stations)]
-    notes += [("store.finish_execution", 4.8, 5.7), ("executions.submit", 20.0, 21.0)]
+    notes += [("pool.wait", 3.2, 3.5), ("store.finish_execution", 4.8, 5.7), ("executions.submit", 20.0, 21.0)]
     whole = parts.split(parts.Call(0.0, 10.0, {"before": 0.1, "call": 0.2}), notes)
     assert sum(whole.values()) == pytest.approx(10)
     assert list(whole) == list(parts.PARTS)

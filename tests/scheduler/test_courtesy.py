@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bifrost_scheduler.runner import kernels, memory_watch
+from bifrost_scheduler.runner.cells import KernelPort, run_cell
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 
 
@@ -29,6 +33,14 @@ def process_of(kernel: Kernel) -> int:
     pid = memory_watch.find_pid(kernel.pidfds[0])
     assert pid is not None
     return pid
+
+
+def slice_of(pid: int) -> int:
+    """In nanoseconds (sched_getattr(2))."""
+    attributes = ctypes.create_string_buffer(56)
+    number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None).syscall(number, pid, attributes, len(attributes), 0) == 0
+    return int.from_bytes(attributes.raw[24:32], sys.byteorder)
 
 
 def test_a_nice_process_is_in_a_nice_session() -> None:
@@ -58,3 +70,12 @@ def test_each_kernel_has_a_nice_session_of_its_own(kernel: Kernel) -> None:
     while not group.read_text().endswith(f"nice {os.getpriority(os.PRIO_PROCESS, pid)}\n"):
         pause.wait(0.001)
     assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_a_spare_that_is_ready_is_scheduled_as_any_process() -> None:
+    """Only while it is being made it lets everybody else go first."""
+    with contextlib.closing(KernelSource.start(spares=1, preload=())) as source:
+        source.acquire().close()
+        with contextlib.closing(source.acquire()) as kernel:
+            run_cell(KernelPort(kernel.kernel_socket, kernel.console), "pass")
+            assert slice_of(process_of(kernel)) == slice_of(0)

@@ -50,7 +50,7 @@ def run(kernel: Kernel, *codes: str, **options: Any) -> KernelPort:
             engine_name="bifrost",
             progress_bar=False,
             request_save_on_cell_execute=False,
-            kernel=port,
+            kernel=lambda: port,
             **options,
         )
     except papermill.PapermillExecutionError:

@@ -45,8 +45,8 @@ def family() -> Iterator[int]:
 def test_what_processes_share_counts_once(family: int) -> None:
     """About 250 MB and five interpreters, not 450; children in sessions of their own are part of it."""
     assert len(list(memory_watch.list_tree(family))) == 5
-    assert memory_watch.takes_more(family, 240 * MIB)
-    assert not memory_watch.takes_more(family, 400 * MIB)
+    assert memory_watch.takes_more([family], 240 * MIB)
+    assert not memory_watch.takes_more([family], 400 * MIB)
 
 
 def test_who_takes_more_is_told_of(family: int) -> None:
@@ -54,9 +54,9 @@ def test_who_takes_more_is_told_of(family: int) -> None:
     watch, found, never = MemoryWatch(240 * MIB, watch_seconds=0.01), threading.Event(), threading.Event()
     pidfd = os.pidfd_open(family)
     watch.start()
-    with watch.watching(pidfd, found.set), subprocess.Popen(["cat"], stdin=subprocess.PIPE) as small:
+    with watch.watching((pidfd,), found.set), subprocess.Popen(["cat"], stdin=subprocess.PIPE) as small:
         small_fd = os.pidfd_open(small.pid)
-        with watch.watching(small_fd, never.set):
+        with watch.watching((small_fd, small_fd), never.set):
             assert found.wait(10)
         os.close(small_fd)
     watch.stop()
@@ -69,5 +69,5 @@ def test_a_process_that_is_gone_takes_nothing() -> None:
     with subprocess.Popen(["true"]) as gone:
         pidfd = os.pidfd_open(gone.pid)
     assert memory_watch.find_pid(pidfd) is None
-    assert not memory_watch.takes_more(gone.pid, 0)
+    assert not memory_watch.takes_more([gone.pid], 0)
     os.close(pidfd)

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from bifrost_kernel import models
+from bifrost_kernel import errors, models
 from bifrost_scheduler.runner.kernels import KernelSource
 from bifrost_scheduler.runner.outcome import Executed, Verdict
 from bifrost_scheduler.runner.pool import EnginePool, WorkerDied
@@ -56,9 +56,11 @@ def job(number: int, *cells: str, **parameters: Any) -> Job:
 
 
 def execute(pool: EnginePool, source: KernelSource, wanted: Job) -> Executed:
+    prepared = pool.prepare(wanted)
     kernel = source.acquire()
     try:
-        return pool.execute(wanted, kernel)
+        pool.run(prepared, kernel)
+        return pool.wait(prepared)
     finally:
         kernel.close()
 
@@ -100,16 +102,30 @@ def test_dead_worker_is_told_and_replaced(pool: EnginePool, source: KernelSource
     """The death of a worker fails its executions with WorkerDied; the next execution finds another."""
     execute(pool, source, job(4))
     (worker,) = pool.worker_pids()
-    kernel = source.acquire()
     with ThreadPoolExecutor(1) as threads:
-        run = threads.submit(pool.execute, job(5, "while True: pass"), kernel)
+        run = threads.submit(execute, pool, source, job(5, "while True: pass"))
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(WorkerDied):
             run.result(30)
-    kernel.close()
     with pytest.raises(WorkerDied):
         pool.seal("e4", closing())
     assert execute(pool, source, job(6)).verdict is Verdict.COMPLETED
+
+
+def test_notebook_without_a_kernel_is_forgotten(pool: EnginePool, source: KernelSource) -> None:
+    """Whether it was withdrawn before its kernel came, or could not be prepared at all."""
+    withdrawn = pool.prepare(job(30))
+    pool.discard("e30")
+    unreadable = pool.prepare(job(31).model_copy(update={"source_text": "no notebook"}))
+    kernel = source.acquire()
+    for prepared in (withdrawn, unreadable):
+        pool.run(prepared, kernel)
+        with pytest.raises(errors.WorkflowError, match=r"Withdrawn|DeclarationError"):
+            pool.wait(prepared)
+        with pytest.raises(WorkerDied):
+            pool.seal(prepared.execution_id, closing())
+    kernel.close()
+    assert execute(pool, source, job(32)).verdict is Verdict.COMPLETED
 
 
 def test_complete_without_kernel(pool: EnginePool) -> None:

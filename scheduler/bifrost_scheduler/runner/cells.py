@@ -43,6 +43,11 @@ class KernelPort:
         self.failure: tuple[str, str] | None = None
         """`ename` and `evalue` of the cell that ended the run."""
 
+    def close(self) -> None:
+        """For whoever the descriptors belong to."""
+        self.sock.close()
+        os.close(self.console)
+
 
 class CellTimeout(Exception):
     """A cell took longer than papermill's `execution_timeout`."""

@@ -8,6 +8,7 @@ whoever needs it directly imports papermill first.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
 from nbformat.notebooknode import NotebookNode
@@ -29,7 +30,8 @@ class BifrostEngine(Engine):  # type: ignore[misc]
         nb_man: NotebookExecutionManager,
         kernel_name: str,
         *,
-        kernel: KernelPort | None = None,
+        kernel: Callable[[], KernelPort] | None = None,
+        on_end: Callable[[KernelPort], None] | None = None,
         hand_back: bool = True,
         limits: OutputLimits | None = None,
         execution_timeout: float | None = None,
@@ -41,7 +43,8 @@ class BifrostEngine(Engine):  # type: ignore[misc]
         """Called by papermill; without `kernel` a private fork server is started and ended.
 
         Args:
-            kernel: where to run; it is not closed.
+            kernel: gives, or waits for, where to run; it is not closed.
+            on_end: called when the last cell has ended, before papermill goes on.
             hand_back: False leaves the executed notebook to the kernel's port alone; papermill then gets one without
                 cells, which it serialises faster.
             limits: how much output is kept.
@@ -49,7 +52,10 @@ class BifrostEngine(Engine):  # type: ignore[misc]
         """
         sinks = _Sinks(log_output, stdout_file, stderr_file)
         if kernel is not None:
-            notebook = _run_cells(nb_man, kernel, limits or OutputLimits(), execution_timeout, sinks)
+            port = kernel()
+            notebook = _run_cells(nb_man, port, limits or OutputLimits(), execution_timeout, sinks)
+            if on_end is not None:
+                on_end(port)
             if not hand_back:
                 _keep_from_papermill(nb_man)
             return notebook

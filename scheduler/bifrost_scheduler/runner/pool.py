@@ -1,7 +1,8 @@
-"""The engine workers as the control plane sees them: give them a job and a kernel, get the record back.
+"""The engine workers as the control plane sees them: give them a job, then a kernel, get the record back.
 
-The runner's loop calls it from many threads. A worker that dies fails what it had in hand and is replaced; papermill is
-never imported here, so that the control plane starts without waiting for it.
+The runner's loop calls it from many threads. A worker prepares a notebook while its kernel is being fetched. A worker
+that dies fails what it had in hand and is replaced; papermill is never imported here, so that the control plane starts
+without waiting for it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bifrost_kernel
 import bifrost_scheduler
@@ -58,12 +59,20 @@ class _Worker:
         """What orders workers from free to busy; one that does not run comes last."""
         return self._control is None, len(self._waiting)
 
-    def ask(self, head: dict[str, Any], body: bytes = b"", descriptors: Sequence[int] = ()) -> bytes:
+    def ask(self, head: dict[str, Any], body: bytes = b"") -> bytes:
         """Send a request and wait for its answer.
 
         Raises:
             WorkerDied: the process ended before it answered.
             WorkflowError: the worker could not do it; says why.
+        """
+        return self.begin(head, body).result()
+
+    def begin(self, head: dict[str, Any], body: bytes = b"") -> Future[bytes]:
+        """Send a request; the answer comes, or raises, as that of `ask`.
+
+        Raises:
+            WorkerDied: the process does not run.
         """
         self._up.wait()
         answer: Future[bytes] = Future()
@@ -73,13 +82,19 @@ class _Worker:
             request_id = next(self._ids)
             self._waiting[request_id] = answer
             try:
-                transport.send(self._control, {**head, "id": request_id}, body, descriptors)
+                transport.send(self._control, {**head, "id": request_id}, body)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it just died: the keeper fails the request
             except OSError:
                 del self._waiting[request_id]
                 raise
-        return answer.result()
+        return answer
+
+    def tell(self, head: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send what has no answer; a worker that does not run fails the request that this belongs to."""
+        with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            if self._control is not None:
+                transport.send(self._control, head, descriptors=descriptors)
 
     def close(self) -> None:
         with self._lock:
@@ -139,6 +154,14 @@ class _Worker:
             answer.set_exception(WorkerDied(f"engine worker {self.number} died (exit status {process.returncode})"))
 
 
+class Prepared(NamedTuple):
+    """A notebook that a worker makes ready, and runs as soon as it has a kernel."""
+
+    execution_id: str
+    worker: _Worker
+    answer: Future[bytes]
+
+
 class EnginePool:
     """Engine workers, and which of them holds which execution's notebook."""
 
@@ -153,23 +176,36 @@ class EnginePool:
         """Start the processes and return at once; the first `execute` waits until one is ready."""
         return cls([_Worker(number) for number in range(1, workers + 1)], limits or OutputLimits())
 
-    def execute(self, job: Job, kernel: kernels.Kernel) -> Executed:
-        """Run a job in a kernel and wait; the caller then calls `seal` or `discard`. The kernel stays the caller's.
+    def prepare(self, job: Job) -> Prepared:
+        """Have a worker make the job's notebook ready; the caller then calls `run`, or `discard`.
+
+        Raises:
+            WorkerDied: the worker does not run.
+        """
+        worker = self._choose()
+        head = {"op": "execute", "execution_id": job.execution_id}
+        answer = worker.begin(head, _request_json(job, self._limits))
+        with self._lock:
+            self._holders[job.execution_id] = worker
+        return Prepared(job.execution_id, worker, answer)
+
+    def run(self, prepared: Prepared, kernel: kernels.Kernel) -> None:
+        """Let the notebook run in this kernel, which stays the caller's; `wait` tells how that went."""
+        head = {"op": "kernel", "execution_id": prepared.execution_id}
+        prepared.worker.tell(head, (kernel.kernel_socket.fileno(), kernel.console))
+
+    def wait(self, prepared: Prepared) -> Executed:
+        """How the notebook ran; the caller then calls `seal` or `discard`.
 
         Raises:
             WorkerDied: the worker ended meanwhile: complete the record without it.
             WorkflowError: the job is none that papermill can run.
         """
-        worker = self._choose()
-        with self._lock:
-            self._holders[job.execution_id] = worker
-        body = _request_json(job, self._limits)
         try:
-            answer = worker.ask({"op": "execute"}, body, (kernel.kernel_socket.fileno(), kernel.console))
+            return Executed.model_validate_json(prepared.answer.result())
         except BaseException:
-            self._release(job.execution_id)
+            self._release(prepared.execution_id)
             raise
-        return Executed.model_validate_json(answer)
 
     def seal(self, execution_id: str, closing: Closing) -> bytes:
         """The bytes of the finished record.
@@ -203,7 +239,7 @@ class EnginePool:
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def discard(self, execution_id: str) -> None:
-        """Forget an executed notebook that nobody will seal (a data provider's)."""
+        """Forget a notebook that nobody will run, or seal (a data provider's)."""
         worker = self._release(execution_id)
         if worker is not None:
             with contextlib.suppress(WorkerDied):

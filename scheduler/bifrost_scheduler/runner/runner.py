@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 from bifrost_scheduler.runner.memory_watch import MemoryWatch
 from bifrost_scheduler.runner.outcome import Verdict
 from bifrost_scheduler.runner.outcomes import Ending
-from bifrost_scheduler.runner.pool import EnginePool, WorkerDied
+from bifrost_scheduler.runner.pool import EnginePool, Prepared, WorkerDied
 from bifrost_scheduler.runner.record import Closing, Job
 from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.store import contract
@@ -260,18 +260,23 @@ class Runner:
         lists = jobs.host_lists(tenant, metadata)
         if metadata.network is models.Network.HOST:
             self._store.append_audit(_host_network_entry(execution))
-        with contextlib.closing(self._kernels.acquire(network=metadata.network)) as kernel:
-            live, token = self._open(kernel, _grant(execution), lists)
+        with (
+            self._preparing(job) as prepared,
+            contextlib.closing(self._kernels.acquire(network=metadata.network)) as kernel,
+        ):
+            live, token = self._open(kernel, _grant(execution))
             with self._live_lock:
                 self._live[execution.id] = live
             if self._stopping.is_set():
                 self._end_soon(live)
             try:
                 kernel.configure(jobs.execution_setup(token, execution, metadata, organization, snapshot))
+                self._pool.run(prepared, kernel)
+                self._let_out(kernel, execution.id, lists)
                 live.end_after(metadata.timeout_seconds, Ending.TIMEOUT)
                 self._heed_early_cancel(execution, live)
                 with self._holding_to_memory(live):
-                    executed = self._pool.execute(job, kernel)
+                    executed = self._pool.wait(prepared)
                 ending = live.close()
                 exit_status = kernel.wait(1) if executed.verdict is Verdict.DIED else None
                 if kernel.ran_out_of_memory():
@@ -295,14 +300,27 @@ class Runner:
             # The notebook is lost with its worker; the events and the outcome are not.
             return self._pool.complete(job, closing_)
 
-    def _open(self, kernel: Kernel, subject: Grant, lists: Sequence[HostList]) -> tuple[Live, str]:
+    @contextlib.contextmanager
+    def _preparing(self, job: Job) -> Iterator[Prepared]:
+        """Its notebook is made ready while a kernel is fetched; without one it is forgotten."""
+        prepared = self._pool.prepare(job)
+        try:
+            yield prepared
+        except BaseException:
+            self._pool.discard(job.execution_id)
+            raise
+
+    def _open(self, kernel: Kernel, subject: Grant) -> tuple[Live, str]:
         """Put a door before the kernel's socket, in a thread that lives as long as the kernel."""
         token = self._parts.tokens.issue(subject)
         door = ExecutionDoor(self._parts, subject, token)
         threading.Thread(target=door.serve, args=(kernel.broker_socket,), name="broker", daemon=True).start()
-        if kernel.standing.level is Level.FULL:
-            self._gate.attach(subject.execution_id, kernel.doorstep, lists)
         return Live(kernel, door, self._settings.grace_seconds), token
+
+    def _let_out(self, kernel: Kernel, execution_id: str, lists: Sequence[HostList]) -> None:
+        """Serve its way to the network, on which whoever is earlier waits."""
+        if kernel.standing.level is Level.FULL:
+            self._gate.attach(execution_id, kernel.doorstep, lists)
 
     def _detach(self, kernel: Kernel, execution_id: str) -> tuple[Destination, ...]:
         return self._gate.detach(execution_id) if kernel.standing.level is Level.FULL else ()
@@ -381,18 +399,20 @@ class Runner:
         tenant = self._store.find_organization(organization)
         info = jobs.organization_info(tenant)
         job = jobs.provider_job(execution_id, provider, info, PROVIDER_CALLER, dict(inputs), snapshot)
-        with contextlib.closing(self._kernels.acquire()) as kernel:
+        with self._preparing(job) as prepared, contextlib.closing(self._kernels.acquire()) as kernel:
             grant = Grant(
                 execution_id=execution_id, organization=organization, caller=PROVIDER_CALLER, name=provider.name
             )
-            live, token = self._open(kernel, grant, jobs.host_lists(tenant))
+            live, token = self._open(kernel, grant)
             try:
                 kernel.configure(
                     jobs.setup(token, execution_id, info, PROVIDER_CALLER, provider, snapshot, dict(inputs))
                 )
+                self._pool.run(prepared, kernel)
+                self._let_out(kernel, execution_id, jobs.host_lists(tenant))
                 live.end_after(PROVIDER_TIMEOUT_SECONDS, Ending.TIMEOUT)
                 with self._holding_to_memory(live):
-                    self._pool.execute(job, kernel)
+                    self._pool.wait(prepared)
                 ending = live.close()
             finally:
                 live.close()

@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import nbformat
@@ -46,67 +47,121 @@ class CompleteRequest(models.Frozen):
     closing: record.Closing
 
 
+class Withdrawn(Exception):
+    """The execution that this notebook was prepared for does not take place."""
+
+
 class Worker:
     """Answers requests, each in a thread of its own."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._sending = threading.Lock()
-        self._executed: dict[str, NotebookNode] = {}
+        self._kernels: dict[str, Future[cells.KernelPort]] = {}
+        """By execution, from its request until its kernel comes."""
+        self._executed: dict[str, Future[NotebookNode]] = {}
 
     def serve(self) -> None:
         """Answer until the control plane closes its end."""
         with ThreadPoolExecutor(_THREADS) as threads:
             while (message := transport.receive(self._control)) is not None:
-                threads.submit(self._answer, message)
+                match message.head["op"]:
+                    case "kernel":
+                        self._bring_kernel(message)
+                    case "execute":
+                        # Before the next message, which may bring the kernel.
+                        execution_id = message.head["execution_id"]
+                        kernel = self._kernels[execution_id] = Future()
+                        executed = self._executed[execution_id] = Future()
+                        threads.submit(self._execute, message, kernel, executed)
+                    case _:
+                        threads.submit(self._answer, message)
             os._exit(0)
+
+    def _bring_kernel(self, message: transport.Message) -> None:
+        sock, console = message.descriptors
+        waiting = self._kernels.pop(message.head["execution_id"], None)
+        port = cells.KernelPort(socket.socket(fileno=sock), console)
+        if waiting is None:  # whoever waited for it is gone already
+            port.close()
+        else:
+            waiting.set_result(port)
 
     def _answer(self, message: transport.Message) -> None:
         try:
-            head, body = {"ok": True}, self._do(message)
+            self._tell(message, self._do(message))
         except Exception as error:  # the edge of the worker: whoever asked gets the reason
-            head, body = {"ok": False}, f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+            self._tell_failure(message, error)
+
+    def _tell_failure(self, message: transport.Message, error: Exception) -> None:
+        self._tell(message, f"{type(error).__name__}: {error}".encode("utf-8", "replace"), is_done=False)
+
+    def _tell(self, message: transport.Message, body: bytes, *, is_done: bool = True) -> None:
         # The control plane is gone: this process ends with the next read.
         with self._sending, contextlib.suppress(OSError):
-            transport.send(self._control, {**head, "id": message.head["id"]}, body)
+            transport.send(self._control, {"ok": is_done, "id": message.head["id"]}, body)
 
     def _do(self, message: transport.Message) -> bytes:
         match message.head["op"]:
-            case "execute":
-                return self._execute(message)
             case "seal":
                 closing = record.Closing.model_validate_json(message.body)
-                return record.finish(self._executed.pop(message.head["execution_id"]), closing)
+                return record.finish(self._executed.pop(message.head["execution_id"]).result(), closing)
             case "complete":
                 request = CompleteRequest.model_validate_json(message.body)
                 return record.complete_without_kernel(request.job, request.closing)
             case "discard":
-                self._executed.pop(message.head["execution_id"], None)
+                self._discard(message.head["execution_id"])
                 return b""
             case "render_html":
                 return html.render(message.body).encode("utf-8", "replace")
             case other:
                 raise ValueError(f"unknown request {other!r}")
 
-    def _execute(self, message: transport.Message) -> bytes:
-        sock_fd, console = message.descriptors
+    def _discard(self, execution_id: str) -> None:
+        self._executed.pop(execution_id, None)
+        waiting = self._kernels.pop(execution_id, None)
+        if waiting is not None:
+            waiting.set_exception(Withdrawn("no kernel comes"))
+
+    def _execute(
+        self, message: transport.Message, kernel: Future[cells.KernelPort], executed: Future[NotebookNode]
+    ) -> None:
+        """Answer when the last cell has ended; what papermill does after that, nobody but a seal waits for."""
+
+        def tell(port: cells.KernelPort) -> None:
+            self._tell(message, _verdict_of(port).model_dump_json().encode())
+            told.set()
+
+        told = threading.Event()
         try:
-            with socket.socket(fileno=sock_fd) as sock:
-                request = ExecuteRequest.model_validate_json(message.body)
-                port = cells.KernelPort(sock, console)
-                run_papermill(request, port)
+            run_papermill(ExecuteRequest.model_validate_json(message.body), kernel.result, tell)
+            notebook = kernel.result().notebook
+            assert notebook is not None
+            executed.set_result(notebook)
+        except Exception as error:  # the edge of the worker: whoever asked gets the reason
+            executed.set_exception(error)
+            self._kernels.pop(message.head["execution_id"], None)
+            if not told.is_set():
+                self._tell_failure(message, error)
         finally:
-            os.close(console)
-        assert port.notebook is not None
-        self._executed[request.job.execution_id] = port.notebook
-        return _verdict_of(port).model_dump_json().encode()
+            if kernel.done() and kernel.exception() is None:
+                kernel.result().close()
 
 
-def run_papermill(request: ExecuteRequest, port: cells.KernelPort) -> None:
+def run_papermill(
+    request: ExecuteRequest,
+    find_kernel: Callable[[], cells.KernelPort],
+    on_end: Callable[[cells.KernelPort], None],
+) -> None:
     """Run the job's notebook; the port holds the outcome.
+
+    Args:
+        find_kernel: waits for the kernel, which is asked for when the notebook is ready.
+        on_end: called after the last cell.
 
     Raises:
         DeclarationError: the source of a notebook workflow is no notebook.
+        Withdrawn: no kernel comes.
     """
     # A failed cell is an outcome and no error of this process; the port has it.
     with contextlib.suppress(PapermillExecutionError):
@@ -119,7 +174,8 @@ def run_papermill(request: ExecuteRequest, port: cells.KernelPort) -> None:
             language=record.KERNELSPEC["language"],
             progress_bar=False,
             request_save_on_cell_execute=False,
-            kernel=port,
+            kernel=find_kernel,
+            on_end=on_end,
             hand_back=False,
             limits=request.limits,
         )
