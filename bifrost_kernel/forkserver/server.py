@@ -339,7 +339,7 @@ class Server:
     def _be_child(self, order: Order, init: Init | None, doorstep: int, be_kernel: Callable[[], NoReturn]) -> NoReturn:
         try:
             if order.request_id is None:
-                syscalls.set_slice(_UNHURRIED_SECONDS)
+                _set_slice(_UNHURRIED_SECONDS)
             if init is None:
                 sandbox.tend(self._standing, be_kernel, slot=order.slot, doorstep=doorstep, network=order.network)
             sandbox.join(self._standing, init.namespaces, slot=order.slot)
@@ -354,7 +354,7 @@ class Server:
         _move_in(folder or filesystem.HOME, self._options, self._standing.level, order.network)
         if order.request_id is None:  # touching the pages takes as long as it saves: of use only while nobody waits
             self._get_ahead()
-            syscalls.set_slice(0)
+            _set_slice(0)
         kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
         os._exit(0)
 
@@ -369,6 +369,11 @@ class Server:
 
     def _send(self, message: Mapping[str, Any], descriptors: tuple[int, ...] = ()) -> None:
         socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+
+
+def _set_slice(seconds: float) -> None:
+    with contextlib.suppress(OSError):  # of use where there is such a thing
+        syscalls.set_slice(seconds)
 
 
 def _socketpair() -> tuple[int, int]:

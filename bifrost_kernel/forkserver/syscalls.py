@@ -1,4 +1,4 @@
-"""The system calls of Linux that Python has no name for; `sandbox` and its helpers are the only callers.
+"""The system calls of Linux that Python has no name for; whoever encloses, forks or schedules kernels calls them.
 
 Each function is one call and raises `OSError` with the call's name where it fails. Nothing here decides anything.
 """
@@ -6,6 +6,7 @@ Each function is one call and raises `OSError` with the call's name where it fai
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import os
@@ -52,6 +53,7 @@ _IFF_UP = 1
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _SCHED_ATTR = struct.Struct("=IIQiIQQQ")
+_SCHED_FLAG_RESET_ON_FORK = 1
 
 _CLONE3 = 435
 """The same number on every architecture (Linux 5.3)."""
@@ -156,15 +158,22 @@ def populate(ranges: bytes) -> None:
         _check("process_madvise", min(done, 0))
 
 
-def set_slice(seconds: float) -> None:
-    """How long this process may run before others that wait get their turn; 0 is what Linux does by itself.
+def set_slice(seconds: float, *, is_inherited: bool = True) -> None:
+    """How long this thread may run before others that wait get their turn; 0 is what Linux does by itself.
 
     Whoever wakes up and asks for a shorter slice need not wait for the end of this one (sched_setattr(2), in force
     since Linux 6.12). The policy becomes SCHED_OTHER.
+
+    Args:
+        seconds: from 0.1 ms to 100 ms.
+        is_inherited: by threads and processes that it starts.
     """
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, 0, nice, 0, round(seconds * 1e9), 0, 0)
-    _check("sched_setattr", _libc.syscall(_SCHED_SETATTR[platform.machine()], 0, attributes, 0))
+    number = _SCHED_SETATTR.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"sched_setattr: its number is not known for {platform.machine()}")
+    nice, flags = os.getpriority(os.PRIO_PROCESS, 0), 0 if is_inherited else _SCHED_FLAG_RESET_ON_FORK
+    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, flags, nice, 0, round(seconds * 1e9), 0, 0)
+    _check("sched_setattr", _libc.syscall(number, 0, attributes, 0))
 
 
 def bring_loopback_up() -> None:

@@ -43,6 +43,24 @@ def slice_of(pid: int) -> int:
     return int.from_bytes(attributes.raw[24:32], sys.byteorder)
 
 
+def test_only_the_thread_that_answers_comes_first() -> None:
+    """What it starts waits for its turn, as everybody does."""
+    if not slice_of(0):
+        pytest.skip("this Linux knows no slices (before 6.12)")
+    program = (
+        "import subprocess, sys; from bifrost_scheduler.runner import kernels; kernels.come_first();"
+        "child = subprocess.Popen(['cat'], stdin=subprocess.PIPE); print(child.pid, flush=True); input();"
+        "child.communicate()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert slice_of(process.pid) == round(kernels.PROMPT_SECONDS * 1e9)
+        assert slice_of(child) == slice_of(0)
+        process.communicate("\n")
+
+
 def test_a_nice_process_is_in_a_nice_session() -> None:
     """By as much."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)

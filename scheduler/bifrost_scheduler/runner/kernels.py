@@ -30,7 +30,7 @@ import structlog
 
 import bifrost_kernel
 from bifrost_kernel import errors, installed, models
-from bifrost_kernel.forkserver import control_groups, protocol, sandbox
+from bifrost_kernel.forkserver import control_groups, protocol, sandbox, syscalls
 from bifrost_kernel.forkserver.options import ServerOptions
 
 log = structlog.get_logger("bifrost.kernels")
@@ -41,6 +41,9 @@ ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"
 COURTESY = 5
 """By how much kernels, engine workers, the portal and JupyterLab are nicer than the control plane: answers and
 deadlines come first, also when author code takes every core."""
+
+PROMPT_SECONDS = 0.0001
+"""The shortest slice that Linux grants: it goes before longer ones."""
 
 PRELOADED = ("httpx", "requests", "aiohttp")
 
@@ -70,6 +73,12 @@ def give_way(pid: int) -> None:
     # Where Linux shares the machine out by sessions first, it is the session that has to be nice (sched(7), autogroup).
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(COURTESY))
+
+
+def come_first() -> None:
+    """Let this thread, which answers everybody, run as soon as it wakes up, whoever runs then; not what it starts."""
+    with contextlib.suppress(OSError):
+        syscalls.set_slice(PROMPT_SECONDS, is_inherited=False)
 
 
 class Standing(NamedTuple):

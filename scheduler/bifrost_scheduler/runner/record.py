@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import math
 import platform
 import re
 import tempfile
@@ -16,6 +17,7 @@ from datetime import UTC
 from typing import Any, Literal
 
 import nbformat
+import pydantic_core
 from nbformat.corpus.words import generate_corpus_id
 from nbformat.notebooknode import NotebookNode, from_dict
 from nbformat.v4 import new_code_cell, new_output
@@ -357,21 +359,20 @@ def _inject_parameters(notebook: NotebookNode, parameters: dict[str, Any]) -> No
 
 def _without_secrets(notebook: NotebookNode, redactor: Redactor) -> bytes:
     """Masked and checked; each further attempt keeps less, until it is valid and clean."""
-    masked = from_dict(redactor.walk(notebook))
+    masked = redactor.walk(notebook)
     for keep in (_everything, _no_outputs, _closing_only):
-        kept = keep(masked)
-        text = _serialised(kept)
-        if text is not None and not redactor.has_leak(text):
-            return text.encode("utf-8")
+        content = _serialised(keep(masked))
+        if content is not None and not redactor.has_leak(content):
+            return content
     # Only a secret that is a word of the notebook format itself (such as `metadata`) comes here.
-    return (_serialised(_closing_only(masked)) or "").encode("utf-8")
+    return _serialised(_closing_only(masked)) or b""
 
 
-def _everything(notebook: NotebookNode) -> NotebookNode:
+def _everything(notebook: dict[str, Any]) -> dict[str, Any]:
     return notebook
 
 
-def _no_outputs(notebook: NotebookNode) -> NotebookNode:
+def _no_outputs(notebook: dict[str, Any]) -> dict[str, Any]:
     note = "[Bifrost: the outputs were left out, because they could not be written without a secret or were malformed]"
     for cell in notebook["cells"]:
         if cell.get("outputs"):
@@ -380,20 +381,35 @@ def _no_outputs(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def _closing_only(notebook: NotebookNode) -> NotebookNode:
+def _closing_only(notebook: dict[str, Any]) -> dict[str, Any]:
     note = "The body of this record was left out, because it could not be written without a secret."
     about = {key: notebook["metadata"]["bifrost"].get(key) for key in ("schema", "execution_id", "status")}
     metadata = {"kernelspec": dict(KERNELSPEC), "bifrost": {**about, "outputs_left_out": True}}
     return _notebook([_markdown(note, "closing")], metadata)
 
 
-def _serialised(notebook: NotebookNode) -> str | None:
-    """The text of the file; None when it would be no valid notebook."""
+def _serialised(notebook: dict[str, Any]) -> bytes | None:
+    """The content of the file, laid out as nbformat does; None when it would be no valid notebook."""
     try:
         nbformat.validate(notebook)
-        return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return pydantic_core.to_json(_sorted(notebook), indent=1) + b"\n"
     except (nbformat.ValidationError, ValueError, TypeError, KeyError):
         return None
+
+
+def _sorted(value: Any) -> Any:
+    """With the keys of all objects in order.
+
+    Raises:
+        ValueError: a number has no JSON form.
+    """
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no JSON")
+    return value
 
 
 def _notebook(cells: list[NotebookNode], metadata: dict[str, Any]) -> NotebookNode:
