@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bifrost_scheduler.runner import kernels, memory_watch
+from bifrost_scheduler.runner import courtesy, memory_watch
 from bifrost_scheduler.runner.cells import KernelPort, run_cell
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 
@@ -48,7 +48,7 @@ def test_only_the_thread_that_answers_comes_first() -> None:
     if not slice_of(0):
         pytest.skip("this Linux knows no slices (before 6.12)")
     program = (
-        "import subprocess, sys; from bifrost_scheduler.runner import kernels; kernels.come_first();"
+        "import subprocess, sys; from bifrost_scheduler.runner import courtesy; courtesy.come_first();"
         "child = subprocess.Popen(['cat'], stdin=subprocess.PIPE); print(child.pid, flush=True); input();"
         "child.communicate()"
     )
@@ -56,7 +56,7 @@ def test_only_the_thread_that_answers_comes_first() -> None:
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        assert slice_of(process.pid) == round(kernels.PROMPT_SECONDS * 1e9)
+        assert slice_of(process.pid) == round(courtesy.PROMPT_SECONDS * 1e9)
         assert slice_of(child) == slice_of(0)
         process.communicate("\n")
 
@@ -65,13 +65,13 @@ def test_a_nice_process_is_in_a_nice_session() -> None:
     """By as much."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        kernels.give_way(process.pid)
+        courtesy.give_way(process.pid)
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + kernels.COURTESY, 19)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + courtesy.COURTESY, 19)
         group = Path(f"/proc/{process.pid}/autogroup")
         if not group.exists() or os.getuid():
             pytest.skip("this Linux has no sessions to be nice, or takes it from root alone")
-        assert group.read_text().endswith(f"nice {kernels.COURTESY}\n")
+        assert group.read_text().endswith(f"nice {courtesy.COURTESY}\n")
     finally:
         process.communicate()
 

@@ -30,20 +30,14 @@ import structlog
 
 import bifrost_kernel
 from bifrost_kernel import errors, installed, models
-from bifrost_kernel.forkserver import control_groups, protocol, sandbox, syscalls
+from bifrost_kernel.forkserver import control_groups, protocol, sandbox
 from bifrost_kernel.forkserver.options import ServerOptions
+from bifrost_scheduler.runner import courtesy
 
 log = structlog.get_logger("bifrost.kernels")
 
 ALLOWED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables of the control plane that a kernel may see; everything else stays behind."""
-
-COURTESY = 5
-"""By how much kernels, engine workers, the portal and JupyterLab are nicer than the control plane: answers and
-deadlines come first, also when author code takes every core."""
-
-PROMPT_SECONDS = 0.0001
-"""The shortest slice that Linux grants: it goes before longer ones."""
 
 PRELOADED = ("httpx", "requests", "aiohttp")
 
@@ -64,21 +58,6 @@ _KERNEL_PACKAGE_FOLDER = str(Path(bifrost_kernel.__path__[0]).parent)
 def allowed_environment(names: Sequence[str] = ALLOWED_ENVIRONMENT) -> dict[str, str]:
     """What of this process's environment a kernel may see."""
     return {name: os.environ[name] for name in names if name in os.environ} | {"TZ": "UTC", "PYTHONUTF8": "1"}
-
-
-def give_way(pid: int) -> None:
-    """Let a process that was just started, and all that it will start, come behind the control plane."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, min(os.getpriority(os.PRIO_PROCESS, 0) + COURTESY, 19))
-    # Where Linux shares the machine out by sessions first, it is the session that has to be nice (sched(7), autogroup).
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(COURTESY))
-
-
-def come_first() -> None:
-    """Let this thread, which answers everybody, run as soon as it wakes up, whoever runs then; not what it starts."""
-    with contextlib.suppress(OSError):
-        syscalls.set_slice(PROMPT_SECONDS, is_inherited=False)
 
 
 class Standing(NamedTuple):
@@ -397,7 +376,7 @@ class KernelSource:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        give_way(process.pid)
+        courtesy.give_way(process.pid)
         generation = _Generation(process, ours)
         with self._lock:
             self._alive.append(generation)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import bifrost_kernel
 import bifrost_scheduler
 from bifrost_kernel import errors
-from bifrost_scheduler.runner import kernels, transport
+from bifrost_scheduler.runner import courtesy, kernels, transport
 from bifrost_scheduler.runner.outcome import Executed
 from bifrost_scheduler.runner.outputs import OutputLimits
 from bifrost_scheduler.runner.record import Closing, Job, complete_without_kernel
@@ -286,5 +286,5 @@ def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket]:
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
-    kernels.give_way(process.pid)
+    courtesy.give_way(process.pid)
     return process, ours

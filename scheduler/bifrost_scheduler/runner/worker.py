@@ -29,6 +29,7 @@ from bifrost_scheduler.runner.outcome import Executed, Verdict
 from bifrost_scheduler.runner.outputs import OutputLimits
 
 ENGINE = "bifrost"
+_KERNEL_DESCRIPTORS = 2
 _THREADS = 256
 """More executions than this at once would wait for each other; the control plane admits fewer."""
 
@@ -79,13 +80,17 @@ class Worker:
             os._exit(0)
 
     def _bring_kernel(self, message: transport.Message) -> None:
-        sock, console = message.descriptors
         waiting = self._kernels.pop(message.head["execution_id"], None)
-        port = cells.KernelPort(socket.socket(fileno=sock), console)
-        if waiting is None:  # whoever waited for it is gone already
-            port.close()
-        else:
-            waiting.set_result(port)
+        if waiting is not None and not waiting.set_running_or_notify_cancel():
+            waiting = None
+        if waiting is not None and len(message.descriptors) == _KERNEL_DESCRIPTORS:
+            sock, console = message.descriptors
+            waiting.set_result(cells.KernelPort(socket.socket(fileno=sock), console))
+            return
+        for descriptor in message.descriptors:
+            os.close(descriptor)
+        if waiting is not None:
+            waiting.set_exception(OSError("the kernel came without its sockets: too many open files"))
 
     def _answer(self, message: transport.Message) -> None:
         try:
@@ -120,7 +125,7 @@ class Worker:
     def _discard(self, execution_id: str) -> None:
         self._executed.pop(execution_id, None)
         waiting = self._kernels.pop(execution_id, None)
-        if waiting is not None:
+        if waiting is not None and waiting.set_running_or_notify_cancel():
             waiting.set_exception(Withdrawn("no kernel comes"))
 
     def _execute(
@@ -142,9 +147,11 @@ class Worker:
             executed.set_exception(error)
             self._kernels.pop(message.head["execution_id"], None)
             if not told.is_set():
+                # Whoever is told so asks for no record of it here.
+                self._executed.pop(message.head["execution_id"], None)
                 self._tell_failure(message, error)
         finally:
-            if kernel.done() and kernel.exception() is None:
+            if not kernel.cancel() and kernel.exception() is None:
                 kernel.result().close()
 
 

@@ -27,7 +27,7 @@ import bifrost_kernel
 from bifrost_kernel.forkserver import seclusion
 from bifrost_scheduler import services as composition
 from bifrost_scheduler.catalog import keyless_environment
-from bifrost_scheduler.runner.kernels import give_way
+from bifrost_scheduler.runner.courtesy import give_way
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from bifrost_kernel import errors
 from bifrost_kernel.forkserver.sandbox import Level
 from bifrost_scheduler import services as composition
-from bifrost_scheduler.runner import kernels
+from bifrost_scheduler.runner import courtesy
 from bifrost_scheduler.services import Services
 from bifrost_scheduler.settings import Settings
 from bifrost_scheduler.sign_in import Opening
@@ -48,7 +48,7 @@ def main(arguments: str) -> int:
         complain(error.message)
         return 1
     configure_logging(settings.logs_dir / "bifrost.log")
-    kernels.come_first()
+    courtesy.come_first()
     return asyncio.run(_serve(services))
 
 
