@@ -50,6 +50,11 @@ def saved_since(control_plane: Any, organization: str, hours: float, **fields: A
     return made
 
 
+def hourly() -> str:
+    """A time every hour that was last due twenty minutes ago, and is due again in forty: nothing comes due meanwhile."""
+    return f"{(datetime.now(UTC) - timedelta(minutes=20)).minute} * * * *"
+
+
 def until(condition: Callable[[], Any]) -> Any:
     """What the condition gives as soon as it gives something."""
     for _ in range(600):
@@ -218,7 +223,7 @@ def test_it_runs(one: httpx.Client, until_over: Any) -> None:
 
 def test_calendar(control_plane: Any, one: httpx.Client, organization: str) -> None:
     """The calendar shows what became of past times and what is to come, of the own organization alone."""
-    saved_since(control_plane, organization, 3.5, workflow="nothing", cron="0 * * * *", catch_up=CatchUp.NONE)
+    saved_since(control_plane, organization, 3.5, workflow="nothing", cron=hourly(), catch_up=CatchUp.NONE)
     until(lambda: len(one.get("/api/schedules/old/history").json()["items"]) >= 3)
     now = datetime.now(UTC)
     window = {"since": (now - timedelta(hours=5)).isoformat(), "until": (now + timedelta(hours=3)).isoformat()}
@@ -240,7 +245,7 @@ def test_calendar_has_an_end(one: httpx.Client, hours: int) -> None:
 
 def test_a_broken_workflow_is_skipped(control_plane: Any, one: httpx.Client, organization: str) -> None:
     """A due time of a workflow that is broken says where, and that it is broken."""
-    saved_since(control_plane, organization, 1.5, workflow="broken_one", cron="0 * * * *")
+    saved_since(control_plane, organization, 1.5, workflow="broken_one", cron=hourly())
     row = until(lambda: one.get("/api/schedules/old/history").json()["items"])[0]
     assert row["outcome"] == "skipped"
     assert row["reason"].startswith("broken workflow: ")
@@ -249,7 +254,7 @@ def test_a_broken_workflow_is_skipped(control_plane: Any, one: httpx.Client, org
 
 def test_options_of_the_moment(control_plane: Any, one: httpx.Client, organization: str) -> None:
     """What a data provider does not offer at the due time is not run with."""
-    saved_since(control_plane, organization, 1.5, workflow="paint", cron="0 * * * *", parameters={"color": "mauve"})
+    saved_since(control_plane, organization, 1.5, workflow="paint", cron=hourly(), parameters={"color": "mauve"})
     row = until(lambda: one.get("/api/schedules/old/history").json()["items"])[0]
     assert row["outcome"] == "skipped"
     assert row["reason"].startswith("invalid parameters: ")
@@ -257,7 +262,7 @@ def test_options_of_the_moment(control_plane: Any, one: httpx.Client, organizati
 
 def test_one_at_a_time(one: httpx.Client, until_over: Any) -> None:
     """Run now is refused while the last run is not over, and accepted when it is."""
-    body = {"workflow": "overdue", "cron": "* * * * *", "overlap": "queue"}
+    body = {"workflow": "overdue", "cron": hourly(), "overlap": "queue"}
     one.put("/api/schedules/s", json=body).raise_for_status()
     first = one.post("/api/schedules/s/run").json()
     assert one.post("/api/schedules/s/run").status_code == 409
