@@ -51,7 +51,7 @@ def saved_since(control_plane: Any, organization: str, hours: float, **fields: A
 
 
 def hourly() -> str:
-    """A time every hour that was last due twenty minutes ago, and is due again in forty: nothing comes due meanwhile."""
+    """Every hour, last due twenty minutes ago and due again in forty: nothing comes due in the middle of a test."""
     return f"{(datetime.now(UTC) - timedelta(minutes=20)).minute} * * * *"
 
 
