@@ -77,7 +77,7 @@ def hello(url: str, parameters: Mapping[str, object], *, seconds: float | None =
 def _call(work: Work, start: Barrier, queue: SimpleQueue[Answers]) -> None:
     seconds: list[float] = []
     errors: list[str] = []
-    with _connected(work.url) as connection:
+    with connected(work.url) as connection:
         start.wait()
         begin = time.monotonic()
         while not _is_over(work, time.monotonic() - begin, len(seconds) + len(errors)):
@@ -107,7 +107,8 @@ def _find_error(connection: http.client.HTTPConnection, work: Work) -> str | Non
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[http.client.HTTPConnection]:
+def connected(url: str) -> Iterator[http.client.HTTPConnection]:
+    """One connection, which ends with the block."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     try:

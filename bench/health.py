@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import multiprocessing
 import time
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 
-import httpx
-
+from bench import callers
 from bench.figures import Spread
 
 
 class Health:
-    """Asks the control plane all the time how it is, and notes how long each answer took."""
+    """Asks the control plane all the time how it is, and notes how long each answer took.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        every_seconds: how long it waits between two questions, which take from what is measured beside it.
+    """
+
+    def __init__(self, url: str, *, every_seconds: float = 0.02) -> None:
         context = multiprocessing.get_context("spawn")
         self._over, self._ready, self._answers = context.Event(), context.Event(), context.SimpleQueue()
-        self._process = context.Process(target=_ask, args=(url, self._ready, self._over, self._answers))
+        self._process = context.Process(target=_ask, args=(url, every_seconds, self._ready, self._over, self._answers))
         self.seconds: list[float] = []
 
     def __enter__(self) -> Health:
@@ -43,13 +47,20 @@ class Health:
         print(f"{what:<44} health of the control plane: {figures}  n={spread.count}")
 
 
-def _ask(url: str, ready: Event, over: Event, answers: SimpleQueue[list[float]]) -> None:
+def _ask(url: str, every_seconds: float, ready: Event, over: Event, answers: SimpleQueue[list[float]]) -> None:
     seconds: list[float] = []
-    with httpx.Client(base_url=url) as client:
-        client.get("/api/health")
+    with callers.connected(url) as connection:
+        _ask_once(connection)
         ready.set()
-        while not over.wait(0.02):
+        while not over.wait(every_seconds):
             started = time.perf_counter()
-            client.get("/api/health").raise_for_status()
+            _ask_once(connection)
             seconds.append(time.perf_counter() - started)
     answers.put(seconds)
+
+
+def _ask_once(connection: http.client.HTTPConnection) -> None:
+    connection.request("GET", "/api/health")
+    response = connection.getresponse()
+    text = response.read()
+    assert response.status == http.HTTPStatus.OK, text

@@ -134,6 +134,12 @@ def param(
     return decorate
 
 
+def is_declared(function: object, kind: str, name: str) -> bool:
+    """Whether the decorators call it so, right or wrong."""
+    found = getattr(function, _ATTRIBUTE, None)
+    return isinstance(found, Declaration) and found.kind == kind and found.options.get("name") == name
+
+
 def find_declaration(function: object) -> Declaration | None:
     """What the decorators attached to `function`; None when it carries no `@workflow` and no `@data_provider`."""
     found = getattr(function, _ATTRIBUTE, None)

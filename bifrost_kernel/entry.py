@@ -97,10 +97,10 @@ async def run(**inputs: Any) -> Any:
     setup, given = _setup(), get_context()
 
     async def work() -> Any:
-        function, metadata = registry.find_workflow(setup.code_dir, setup.source, setup.name)
         if inputs == setup.parameters:
             # The parent validated these very values at submit; a model of them is not built a second time.
-            return await call(function, given, inputs)
+            return await call(registry.find_function(setup.code_dir, setup.source, setup.name), given, inputs)
+        function, metadata = registry.find_workflow(setup.code_dir, setup.source, setup.name)
         return await execute(function, metadata, given, inputs)
 
     return await _reported(work)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from bifrost_kernel.network import Network as Network
+
 GLOBAL = "GLOBAL"
 """The scope that every organization falls back to."""
 
@@ -41,13 +43,6 @@ class Overlap(StrEnum):
     SKIP = "skip"
     QUEUE = "queue"
     PARALLEL = "parallel"
-
-
-class Network(StrEnum):
-    PROXY = "proxy"
-    """No network but the egress proxy."""
-    HOST = "host"
-    """The network of the machine, where the operator allows it."""
 
 
 class Permission(StrEnum):

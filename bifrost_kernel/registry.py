@@ -89,6 +89,19 @@ def find_declarations(module: ModuleType, code_dir: str | Path) -> Declarations:
     return Declarations(tuple(workflows), tuple(providers), tuple(broken))
 
 
+def find_function(code_dir: str | Path, source: models.Source, name: str) -> Callable[..., Any]:
+    """The function of a workflow that the catalog knows: its declaration was checked there, and is not here.
+
+    Raises:
+        NotFound: the file does not declare it.
+        BaseException: whatever the module raises when it is loaded.
+    """
+    for function in _functions(load_module(code_dir, source.file)):
+        if decorators.is_declared(function, "workflow", name):
+            return function
+    raise _not_declared(source, "workflow", name)
+
+
 def find_workflow(
     code_dir: str | Path, source: models.Source, name: str
 ) -> tuple[Callable[..., Any], models.WorkflowMetadata]:
@@ -125,14 +138,17 @@ def without_root(text: str, code_dir: str | Path) -> str:
 def _find(
     code_dir: str | Path, source: models.Source, name: str, kind: str
 ) -> tuple[Callable[..., Any], decorators.Metadata]:
-    module = load_module(code_dir, source.file)
-    for function in _functions(module):
-        declaration = decorators.find_declaration(function)
-        if declaration is None or declaration.kind != kind or declaration.options.get("name") != name:
+    for function in _functions(load_module(code_dir, source.file)):
+        if not decorators.is_declared(function, kind, name):
             continue
-        if declaration.metadata is not None and declaration.error is None:
+        declaration = decorators.find_declaration(function)
+        if declaration is not None and declaration.metadata is not None and declaration.error is None:
             return function, declaration.metadata
-    raise errors.NotFound(f"{source.file} does not declare the {kind.replace('_', ' ')} {name!r}")
+    raise _not_declared(source, kind, name)
+
+
+def _not_declared(source: models.Source, kind: str, name: str) -> errors.NotFound:
+    return errors.NotFound(f"{source.file} does not declare the {kind.replace('_', ' ')} {name!r}")
 
 
 def _functions(module: ModuleType) -> Sequence[Callable[..., Any]]:

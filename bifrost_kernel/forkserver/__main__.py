@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     """`python -m bifrost_kernel.forkserver <control descriptor> <options as JSON>`."""
     control = socket.socket(fileno=int(arguments[0]))
     control.set_inheritable(False)
-    options = ServerOptions.model_validate_json(arguments[1])
+    options = ServerOptions.from_json(arguments[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, inits.MakerEnded):
         try:

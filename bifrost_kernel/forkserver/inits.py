@@ -19,8 +19,8 @@ import traceback
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from bifrost_kernel import models
 from bifrost_kernel.forkserver import sandbox
+from bifrost_kernel.network import Network
 
 _MESSAGE_BYTES = 4096
 _MOST_DESCRIPTORS = 8
@@ -67,7 +67,7 @@ class Inits:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def order(self, slot: int, doorstep: int, network: models.Network) -> None:
+    def order(self, slot: int, doorstep: int, network: Network) -> None:
         """Ask for an init; it comes by `receive`. The doorstep is the init's end of a socket, see `jail.enclose`."""
         socket.send_fds(self._sock, [json.dumps({"slot": slot, "network": network}).encode()], [doorstep])
 
@@ -123,9 +123,9 @@ class _Maker:
             if not data:
                 return
             order = json.loads(data)
-            self._make(order["slot"], descriptors[0], models.Network(order["network"]))
+            self._make(order["slot"], descriptors[0], Network(order["network"]))
 
-    def _make(self, slot: int, doorstep: int, network: models.Network) -> None:
+    def _make(self, slot: int, doorstep: int, network: Network) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             try:
@@ -152,9 +152,7 @@ class _Maker:
         socket.send_fds(self._sock, [json.dumps(message).encode()], descriptors)
 
 
-def _be_init(
-    standing: sandbox.Standing, slot: int, doorstep: int, network: models.Network, sock: socket.socket
-) -> NoReturn:
+def _be_init(standing: sandbox.Standing, slot: int, doorstep: int, network: Network, sock: socket.socket) -> NoReturn:
     """Close the door, tell which namespaces are behind it, and be there until somebody kills it."""
     try:
         pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

@@ -13,8 +13,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bifrost_kernel import models
 from bifrost_kernel.forkserver import filesystem, seccomp, syscalls
+from bifrost_kernel.network import Network
 
 PROXY_PORT = 3128
 """Where a kernel finds the egress proxy, on the loopback interface that is its own."""
@@ -29,7 +29,7 @@ _NAMESPACE_FILES = ("net", *_NAMESPACE_FILES_BUT_NETWORK)
 _BACKLOG = 128
 
 
-class Limits(models.Frozen):
+class Limits(NamedTuple):
     """Resource limits of each kernel; None leaves what the machine gives."""
 
     memory_bytes: int | None = None
@@ -69,7 +69,7 @@ class Jail(NamedTuple):
         return FIRST_HOST_ID + slot % HOST_IDS if self.drops_user else os.getuid()
 
 
-def enclose(jail: Jail, *, slot: int, doorstep: int, network: models.Network = models.Network.PROXY) -> tuple[int, ...]:
+def enclose(jail: Jail, *, slot: int, doorstep: int, network: Network = Network.PROXY) -> tuple[int, ...]:
     """Take the calling process, the first of its pid namespace, out of everything that is not its own.
 
     Returns descriptors of the namespaces that it made, in the order in which `join` can enter them.
@@ -82,7 +82,7 @@ def enclose(jail: Jail, *, slot: int, doorstep: int, network: models.Network = m
     Raises:
         OSError: a step is not permitted; the process is in between and has to end.
     """
-    is_proxied = network is models.Network.PROXY
+    is_proxied = network is Network.PROXY
     syscalls.unshare(_NAMESPACES | (syscalls.CLONE_NEWNET if is_proxied else 0))
     owner = jail.host_id(slot)
     filesystem.make_private(jail.below_home, home_bytes=jail.home_bytes, owner=owner)

@@ -204,26 +204,31 @@ class LeanKernel(IPythonKernel):
     shell_channel_thread = traitlets.Any()
     _supports_kernel_subshells = False
     _execute_sleep = 0.0
+    _is_handling = False
+    _cell: asyncio.Future[Any] | None = None
 
     def pre_handler_hook(self) -> None:
-        self.saved_sigint_handler = signal.signal(signal.SIGINT, self.link.interrupt)
+        self._is_handling = True
+        # Anew for each request: the code of an earlier one may have set a handler of its own.
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def post_handler_hook(self) -> None:
+        self._is_handling = False
 
     @contextlib.contextmanager
     def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
-        """Interrupt code that runs, cancel code that waits (ipykernel's own only cancels, and never reaches a loop)."""
-        loop = asyncio.get_running_loop()
-
-        def interrupt(*_: Any) -> None:
-            if asyncio.current_task(loop) is not None:
-                self.link.interrupt()
-                return
-            loop.call_soon_threadsafe(future.cancel)
-
-        before = signal.signal(signal.SIGINT, interrupt)
+        self._cell = future
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            self._cell = None
+
+    def _interrupt(self, *_: Any) -> None:
+        """Interrupt code that runs, cancel code that waits (ipykernel's own only cancels, and never reaches a loop)."""
+        if self._cell is not None and asyncio.current_task(loop := self._cell.get_loop()) is None:
+            loop.call_soon_threadsafe(self._cell.cancel)
+        elif self._is_handling:
+            self.link.interrupt()
 
     def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
         """The engine sent it."""
@@ -271,9 +276,10 @@ def shell_of(kernel: LeanKernel) -> Any:
 def warm_up(kernel: LeanKernel, *, rounds: int, cells: Sequence[str] = _WARM_UP_CELLS) -> None:
     """Run the real dispatch path, so that its code is specialised and its pages are touched before a fork."""
     shell = shell_of(kernel)
-    namespace, count = dict(shell.user_ns), shell.execution_count
+    namespace, count, handler = dict(shell.user_ns), shell.execution_count, signal.getsignal(signal.SIGINT)
     with _streams(kernel), rehearsal.prepared(shell.user_ns):
         asyncio.run(_dispatch_warm_up(kernel, cells, rounds))
+    signal.signal(signal.SIGINT, handler)
     for name in set(shell.user_ns) - set(namespace):
         del shell.user_ns[name]
     shell.user_ns.update(namespace)

@@ -26,6 +26,7 @@ _SETUP = models.KernelSetup(
     name="rehearsal",
     code_dir=str(SAMPLE.parent),
     source=models.Source(file=SAMPLE.name),
+    parameters={"name": "a", "language": "english"},
 )
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, NoReturn
 
-from bifrost_kernel import models
 from bifrost_kernel.forkserver import filesystem, jail, seccomp, syscalls
 from bifrost_kernel.forkserver.jail import Limits
+from bifrost_kernel.network import Network
 
 __all__ = [
     "Cell", "Enclosure", "Level", "Limits", "NotPermitted", "Standing", "close_all_files", "close_door",
@@ -144,9 +144,7 @@ class Cell:
         return pid
 
 
-def close_door(
-    standing: Standing, *, slot: int, doorstep: int, network: models.Network = models.Network.PROXY
-) -> tuple[int, ...]:
+def close_door(standing: Standing, *, slot: int, doorstep: int, network: Network = Network.PROXY) -> tuple[int, ...]:
     """Close an enclosure around the calling process, its first; returns its namespaces, as `join` wants them.
 
     Args:
@@ -187,7 +185,7 @@ def tend(
     *,
     slot: int,
     doorstep: int,
-    network: models.Network = models.Network.PROXY,
+    network: Network = Network.PROXY,
 ) -> NoReturn:
     """Be the first process of an enclosure: close it, start `kernel`, hand interrupts on, reap, end with its status.
 

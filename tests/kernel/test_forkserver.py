@@ -48,7 +48,7 @@ def test_parts_must_add_up(payload: bytes) -> None:
 def fork_server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     options = ServerOptions(folder=str(folder), spares=0)
-    command = [sys.executable, "-m", "bifrost_kernel.forkserver", str(theirs.fileno()), options.model_dump_json()]
+    command = [sys.executable, "-m", "bifrost_kernel.forkserver", str(theirs.fileno()), options.to_json()]
     environment = {**os.environ, "HOME": str(folder)}
     with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment) as process:
         theirs.close()

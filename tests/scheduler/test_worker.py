@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from bifrost_kernel import errors, models
+from bifrost_scheduler.runner import transport
 from bifrost_scheduler.runner.kernels import KernelSource
 from bifrost_scheduler.runner.outcome import Executed, Verdict
 from bifrost_scheduler.runner.pool import EnginePool, WorkerDied
@@ -75,6 +77,28 @@ def test_execute_and_seal(pool: EnginePool, source: KernelSource) -> None:
     text = pool.seal("e1", closing()).decode()
     assert "hello Alice" in text
     assert "injected-parameters" in text
+
+
+def test_a_kernel_without_its_sockets(pool: EnginePool, source: KernelSource) -> None:
+    """What a process with too many open files receives fails one execution, and no other."""
+    prepared = pool.prepare(job(2, "1"))
+    prepared.worker.tell({"op": "kernel", "execution_id": "e2"})
+    with pytest.raises(errors.WorkflowError, match="came without its sockets"):
+        pool.wait(prepared)
+    assert execute(pool, source, job(3, "1")).verdict is Verdict.COMPLETED
+
+
+@pytest.mark.parametrize("size", [0, 1, 32 * 1024, 32 * 1024 + 1, 5_000_000])
+def test_a_message_of_any_size(size: int) -> None:
+    """It comes as it was sent, with its descriptors, whichever way its body went."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right:
+        transport.send(left, {"op": "x"}, b"b" * size, [left.fileno(), right.fileno()])
+        message = transport.receive(right)
+        assert message is not None
+        assert (message.head, message.body, len(message.descriptors)) == ({"op": "x"}, b"b" * size, 2)
+        for descriptor in message.descriptors:
+            os.close(descriptor)
 
 
 def test_failure_is_told(pool: EnginePool, source: KernelSource) -> None:

@@ -21,6 +21,10 @@ from bifrost_scheduler.runner.cells import Conversation, KernelPort, language_in
 from bifrost_scheduler.runner.outputs import OutputLimits
 
 
+class NotebookKept(Exception):
+    """The notebook ran, and papermill need not write it: whoever holds the kernel's port has it."""
+
+
 class BifrostEngine(Engine):  # type: ignore[misc]
     """Runs a notebook in a warm kernel."""
 
@@ -45,10 +49,13 @@ class BifrostEngine(Engine):  # type: ignore[misc]
         Args:
             kernel: gives, or waits for, where to run; it is not closed.
             on_end: called when the last cell has ended, before papermill goes on.
-            hand_back: False leaves the executed notebook to the kernel's port alone; papermill then gets one without
-                cells, which it serialises faster.
+            hand_back: False leaves the executed notebook to the kernel's port alone, and raises `NotebookKept` after
+                the end: papermill completes its metadata, and does not serialise it for nobody.
             limits: how much output is kept.
             execution_timeout: seconds per cell.
+
+        Raises:
+            NotebookKept: see `hand_back`.
         """
         sinks = _Sinks(log_output, stdout_file, stderr_file)
         if kernel is not None:
@@ -57,7 +64,7 @@ class BifrostEngine(Engine):  # type: ignore[misc]
             if on_end is not None:
                 on_end(port)
             if not hand_back:
-                _keep_from_papermill(nb_man)
+                raise NotebookKept
             return notebook
         _refuse_other_languages(nb_man.nb)
         # A stranger's notebook runs as with any engine: in the caller's folder and environment.
@@ -121,11 +128,6 @@ def _run_cells(
         finally:
             nb_man.cell_complete(cell, cell_index=index)
     return notebook
-
-
-def _keep_from_papermill(nb_man: NotebookExecutionManager) -> None:
-    """It still writes the end of the run into the metadata, which both notebooks have in common."""
-    nb_man.nb = NotebookNode(nb_man.nb, cells=[])
 
 
 def _may_fail(cell: NotebookNode, port: KernelPort) -> bool:

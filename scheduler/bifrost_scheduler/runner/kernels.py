@@ -367,7 +367,7 @@ class KernelSource:
     def _spawn(self) -> _Generation:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         first_slot = next(self._made) % _SLOT_RANGES * _SLOTS
-        options = self._options.model_copy(update={"first_slot": first_slot}).model_dump_json()
+        options = self._options._replace(first_slot=first_slot).to_json()
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "bifrost_kernel.forkserver", str(theirs.fileno()), options],

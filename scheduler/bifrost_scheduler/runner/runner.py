@@ -7,6 +7,7 @@ deadline is the parent's, and so is the outcome: what the kernel says of itself 
 from __future__ import annotations
 
 import contextlib
+import sched
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from bifrost_scheduler.catalog import Catalog, Snapshot
 from bifrost_scheduler.executions import Executions
 from bifrost_scheduler.metrics import Metrics
 from bifrost_scheduler.runner import jobs, outcomes
+from bifrost_scheduler.runner.alarms import Alarms
 from bifrost_scheduler.runner.destinations import Destination, HostList
 from bifrost_scheduler.runner.gate import EgressGate
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
@@ -53,11 +55,12 @@ class Live:
 
     kernel: Kernel
     door: ExecutionDoor
+    alarms: Alarms
     grace_seconds: float
     ending: Ending | None = None
     over: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
-    timers: list[threading.Timer] = field(default_factory=list)
+    set_alarms: list[sched.Event] = field(default_factory=list)
 
     def end(self, why: Ending) -> None:
         """Interrupt the kernel, and kill it after the grace time; nothing when it is over already."""
@@ -70,7 +73,7 @@ class Live:
 
     def end_after(self, seconds: float, why: Ending) -> None:
         with self.lock:
-            self._later(seconds, self.end, why)
+            self._later(seconds, partial(self.end, why))
 
     def exceed_memory(self) -> None:
         """Kill it for what it took; there is no grace, in which it would take more."""
@@ -88,15 +91,12 @@ class Live:
         """No reason counts from here on; returns the one that did."""
         with self.lock:
             self.over = True
-            for timer in self.timers:
-                timer.cancel()
+            for alarm in self.set_alarms:
+                self.alarms.cancel(alarm)
         return self.ending
 
-    def _later(self, seconds: float, action: Any, *arguments: Any) -> None:
-        timer = threading.Timer(seconds, action, arguments)
-        timer.daemon = True
-        timer.start()
-        self.timers.append(timer)
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        self.set_alarms.append(self.alarms.after(seconds, action))
 
 
 class Runner:
@@ -125,6 +125,7 @@ class Runner:
         self._pool = pool
         self._metrics = metrics
         self._memory = MemoryWatch(settings.memory_bytes)
+        self._alarms = Alarms()
         self._last_news: object = None
         """Another object with every execution that comes: whoever finds nothing to claim can tell whether it is old."""
         self._stopping = threading.Event()
@@ -145,6 +146,7 @@ class Runner:
         self._executions.find_refusal = self._kernels.find_refusal
         threading.Thread(target=self._recover, name="recovery", daemon=True).start()
         self._memory.start()
+        self._alarms.start()
         self._claims.start()
         self._leases.start()
 
@@ -157,6 +159,7 @@ class Runner:
             self._claims.join()
         self._threads.shutdown(wait=True)
         self._memory.stop()
+        self._alarms.stop()
 
     def _end_soon(self, live: Live) -> None:
         live.end_after(max(0.0, self._settings.shutdown_seconds - self._settings.grace_seconds - 3), Ending.STOPPED)
@@ -315,7 +318,7 @@ class Runner:
         token = self._parts.tokens.issue(subject)
         door = ExecutionDoor(self._parts, subject, token)
         threading.Thread(target=door.serve, args=(kernel.broker_socket,), name="broker", daemon=True).start()
-        return Live(kernel, door, self._settings.grace_seconds), token
+        return Live(kernel, door, self._alarms, self._settings.grace_seconds), token
 
     def _let_out(self, kernel: Kernel, execution_id: str, lists: Sequence[HostList]) -> None:
         """Serve its way to the network, on which whoever is earlier waits."""

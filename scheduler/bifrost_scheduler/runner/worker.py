@@ -21,7 +21,6 @@ import papermill
 from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_notebook
 from papermill.engines import papermill_engines
-from papermill.exceptions import PapermillExecutionError
 
 from bifrost_kernel import models
 from bifrost_scheduler.runner import cells, engine, html, record, transport
@@ -170,8 +169,7 @@ def run_papermill(
         DeclarationError: the source of a notebook workflow is no notebook.
         Withdrawn: no kernel comes.
     """
-    # A failed cell is an outcome and no error of this process; the port has it.
-    with contextlib.suppress(PapermillExecutionError):
+    with contextlib.suppress(engine.NotebookKept):
         papermill.execute_notebook(
             record.compose(request.job),
             None,

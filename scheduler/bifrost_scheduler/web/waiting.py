@@ -16,7 +16,7 @@ from bifrost_scheduler.store import contract
 
 RECHECK_SECONDS = 5.0
 """A notice cannot be lost, but a look at the store costs nothing beside a call that would never end."""
-FIRST_LOOK_SECONDS = 0.05
+FIRST_LOOK_SECONDS = 0.5
 """What ended before anybody listened is found so; looking at once would only hinder what just begins."""
 
 
