@@ -67,11 +67,14 @@ class Link:
         self._held = b""
         self._sender: int | None = None
         self._interrupted = False
+        self.replies = 0
+        """How many requests were answered."""
 
     def hold(self, frame: bytes) -> None:
-        """Send it together with the next one, which follows at once."""
+        """Send a reply together with the next frame, which follows at once."""
         with self._lock:
             self._held += frame
+            self.replies += 1
 
     def send(self, frame: bytes) -> None:
         """Send and return when the system has the bytes; without a socket (while warming up) do nothing.
@@ -205,15 +208,19 @@ class LeanKernel(IPythonKernel):
     _supports_kernel_subshells = False
     _execute_sleep = 0.0
     _is_handling = False
+    _replies = 0
     _cell: asyncio.Future[Any] | None = None
 
     def pre_handler_hook(self) -> None:
         self._is_handling = True
+        self._replies = self.link.replies
         # Anew for each request: the code of an earlier one may have set a handler of its own.
         signal.signal(signal.SIGINT, self._interrupt)
 
     def post_handler_hook(self) -> None:
         self._is_handling = False
+        if self.link.replies == self._replies:  # it was interrupted, and whoever asked takes that for a failure
+            self._abort_queues()
 
     @contextlib.contextmanager
     def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
@@ -239,7 +246,8 @@ class LeanKernel(IPythonKernel):
             super()._publish_status(status, channel, parent)  # type: ignore[no-untyped-call]
 
     def _abort_queues(self, subshell_id: str | None = None) -> None:
-        """The engine sends one request at a time, so that there is never one to abort."""
+        """For good: the engine sends nothing more than what is on its way."""
+        self._aborting = True
 
 
 def build() -> LeanKernel:

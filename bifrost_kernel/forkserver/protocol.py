@@ -80,8 +80,12 @@ def unpack_parts(payload: bytes) -> list[bytes]:
     return parts
 
 
-def execute_request(code: str, *, message_id: str, session: str) -> list[bytes]:
-    """The parts of an `execute_request` (Jupyter messaging protocol 5.3)."""
+def execute_request(code: str, *, message_id: str, session: str, stop_on_error: bool = False) -> list[bytes]:
+    """The parts of an `execute_request` (Jupyter messaging protocol 5.3).
+
+    Args:
+        stop_on_error: the requests that are behind it on the way are aborted when it fails.
+    """
     header = {
         "msg_id": message_id,
         "msg_type": "execute_request",
@@ -96,7 +100,7 @@ def execute_request(code: str, *, message_id: str, session: str) -> list[bytes]:
         "store_history": True,
         "user_expressions": {},
         "allow_stdin": False,
-        "stop_on_error": True,
+        "stop_on_error": stop_on_error,
     }
     return [DELIMITER, b"", json.dumps(header).encode(), b"{}", b"{}", json.dumps(content).encode()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from papermill.engines import papermill_engines
 
 from bifrost_scheduler.runner.cells import DIED, KernelPort
-from bifrost_scheduler.runner.engine import BifrostEngine
+from bifrost_scheduler.runner.engine import BifrostEngine, NotebookKept
 from bifrost_scheduler.runner.kernels import Kernel, KernelSource
 from bifrost_scheduler.runner.outputs import OutputLimits
 
@@ -37,11 +38,13 @@ def kernel(source: KernelSource) -> Iterator[Kernel]:
     kernel.close()
 
 
-def notebook(*codes: str) -> Any:
-    return new_notebook(cells=[new_code_cell(code) for code in codes], metadata={"kernelspec": KERNELSPEC})
+def notebook(*codes: Any) -> Any:
+    """Of cells, or their code."""
+    cells = [new_code_cell(code) if isinstance(code, str) else code for code in codes]
+    return new_notebook(cells=cells, metadata={"kernelspec": KERNELSPEC})
 
 
-def run(kernel: Kernel, *codes: str, **options: Any) -> KernelPort:
+def run(kernel: Kernel, *codes: Any, **options: Any) -> KernelPort:
     port = KernelPort(kernel.kernel_socket, kernel.console)
     try:
         papermill.execute_notebook(
@@ -53,6 +56,8 @@ def run(kernel: Kernel, *codes: str, **options: Any) -> KernelPort:
             kernel=lambda: port,
             **options,
         )
+    except NotebookKept:
+        assert options["hand_back"] is False
     except papermill.PapermillExecutionError:
         assert port.failure is not None
     return port
@@ -97,6 +102,48 @@ def test_error_stops_the_notebook(kernel: Kernel) -> None:
     port = run(kernel, "1 / 0", "print('never')")
     assert port.failure == ("ZeroDivisionError", "division by zero")
     assert [output.output_type for output in outputs(port)] == ["error"]
+
+
+def tagged(code: str, *tags: str) -> Any:
+    return new_code_cell(code, metadata={"tags": list(tags)})
+
+
+@pytest.mark.parametrize(
+    "parameters", ["1 / 0", "import os, signal; os.kill(os.getpid(), signal.SIGINT)", "raise SystemExit", "f("]
+)
+def test_nothing_runs_after_parameters_that_fail(kernel: Kernel, tmp_path: Path, parameters: str) -> None:
+    """The cells behind them are with the kernel already, and are not run."""
+    mark = tmp_path / "mark"
+    port = run(kernel, tagged(parameters, "parameters"), f"open({str(mark)!r}, 'w')", "print('never')")
+    assert port.failure is not None
+    assert "never" not in str(outputs(port))
+    port.sock.shutdown(socket.SHUT_WR)
+    assert kernel.wait(10) == 0
+    assert not mark.exists()
+
+
+def test_parameters_that_may_fail(kernel: Kernel) -> None:
+    """The notebook goes on, and its cells are numbered."""
+    port = run(
+        kernel, tagged("1 / 0", "parameters", "raises-exception"), "print('on')", parameters={"x": 1}, hand_back=False
+    )
+    assert port.failure is None
+    assert port.notebook is not None
+    assert [cell.execution_count for cell in port.notebook.cells] == [1, 2, 3]
+    assert outputs(port)[-1].text == "on\n"
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 40_000, 2_000_000])
+def test_parameters_of_any_size(kernel: Kernel, size: int) -> None:
+    """Also when they print as much as they hold, while what follows them waits."""
+    port = run(
+        kernel,
+        tagged(f"print('p' * {size})", "parameters"),
+        f"print(len({'v' * size!r}), len(x))",
+        parameters={"x": "x" * size},
+    )
+    assert port.failure is None
+    assert outputs(port)[-1].text == f"{size} {size}\n"
 
 
 def test_dead_kernel_fails_its_cell(kernel: Kernel) -> None:

@@ -6,6 +6,8 @@ says, this process survives it and its memory stays within the limits.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
 import os
 import select
@@ -13,7 +15,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nbformat.notebooknode import NotebookNode
@@ -27,6 +29,9 @@ DIED = "KernelDied"
 """The `ename` of a cell whose kernel ended while it ran."""
 
 _READ_BYTES = 1 << 18
+_TOGETHER_BYTES = 32 * 1024
+"""Requests that are on their way at once; they fit into a socket, so that neither end waits for the other to read."""
+_PARAMETERS = frozenset({"parameters", "injected-parameters"})
 
 
 class KernelPort:
@@ -69,19 +74,29 @@ class Conversation:
         self._outputs = Outputs(limits)
         self._reader = protocol.FrameReader(limits.frame_bytes)
         self._session = uuid.uuid4().hex
-        self._sent = 0
+        self._made = 0
+        """Requests, of which some may be on their way."""
+        self._run_count = 0
+        self._on_their_way: collections.deque[str] = collections.deque()
         self._console_ended = False
         os.set_blocking(port.console, False)
         self._poller = select.poll()
         self._poller.register(port.sock, select.POLLIN)
         self._poller.register(port.console, select.POLLIN)
 
-    def run(self, cell: NotebookNode, *, timeout_seconds: float | None = None) -> tuple[str, str] | None:
-        """Run one code cell; None when it succeeded, else `ename` and `evalue` of what ended it."""
+    def run(
+        self, cell: NotebookNode, *, then: Iterable[NotebookNode] = (), timeout_seconds: float | None = None
+    ) -> tuple[str, str] | None:
+        """Run one code cell; None when it succeeded, else `ename` and `evalue` of what ended it.
+
+        Args:
+            then: the code cells that the caller runs next. One that follows parameters is sent with them, and is not
+                run when they fail.
+        """
         self._outputs.begin(cell)
         deadline = time.monotonic() + timeout_seconds if timeout_seconds else None
         try:
-            return self._run(cell, deadline)
+            return self._run(cell, then, deadline)
         except CellTimeout:
             return self._fail("CellTimeout", f"the cell ran for longer than {timeout_seconds} s")
         except (OSError, protocol.ProtocolError) as error:
@@ -91,10 +106,13 @@ class Conversation:
         finally:
             self._outputs.end()
 
-    def _run(self, cell: NotebookNode, deadline: float | None) -> tuple[str, str] | None:
-        message_id = self._send(cell["source"])
+    def _run(self, cell: NotebookNode, then: Iterable[NotebookNode], deadline: float | None) -> tuple[str, str] | None:
+        if not self._on_their_way:
+            self._send(_together(cell, then))
+        message_id = self._on_their_way.popleft()
         # Kernels are fresh, and count their requests as this end does.
-        cell["execution_count"] = self._sent
+        self._run_count += 1
+        cell["execution_count"] = self._run_count
         # A kernel that is interrupted before or after the cell's own code goes idle without a reply.
         failure: tuple[str, str] | None = ("KeyboardInterrupt", "the cell was interrupted")
         for message in self._messages(message_id, deadline):
@@ -110,12 +128,22 @@ class Conversation:
         self._read_console()
         return failure
 
-    def _send(self, code: str) -> str:
-        self._sent += 1
-        message_id = f"{self._session}-{self._sent}"
-        parts = protocol.execute_request(code, message_id=message_id, session=self._session)
-        self._port.sock.sendall(protocol.pack_parts(Kind.SHELL, parts))
-        return message_id
+    def _send(self, group: Sequence[NotebookNode]) -> None:
+        """Send the first, and of the others what fits."""
+        frames: list[bytes] = []
+        for cell, following in itertools.zip_longest(group, group[1:]):
+            self._made += 1
+            message_id = f"{self._session}-{self._made}"
+            stops = following is not None and "raises-exception" not in _tags(cell)
+            parts = protocol.execute_request(
+                cell["source"], message_id=message_id, session=self._session, stop_on_error=stops
+            )
+            frame = protocol.pack_parts(Kind.SHELL, parts)
+            if frames and sum(map(len, frames)) + len(frame) > _TOGETHER_BYTES:
+                break
+            frames.append(frame)
+            self._on_their_way.append(message_id)
+        self._port.sock.sendall(b"".join(frames))
 
     def _publish(self, message: _Message) -> None:
         try:
@@ -211,6 +239,24 @@ def language_info() -> dict[str, Any]:
         "nbconvert_exporter": "python",
         "file_extension": ".py",
     }
+
+
+def _together(cell: NotebookNode, then: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """The cell and those that are sent with it.
+
+    Parameters are assigned, and that is all: what other cells start may print after them, and must find their own cell.
+    """
+    group = [cell]
+    for following in then:
+        if _PARAMETERS.isdisjoint(_tags(group[-1])):
+            break
+        group.append(following)
+    return group
+
+
+def _tags(cell: NotebookNode) -> Sequence[str]:
+    tags: Sequence[str] = cell["metadata"].get("tags", ())
+    return tags
 
 
 def _parse(payload: bytes) -> dict[str, Any]:

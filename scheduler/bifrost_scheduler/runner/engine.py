@@ -7,6 +7,7 @@ whoever needs it directly imports papermill first.
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
@@ -114,12 +115,14 @@ def _run_cells(
     port.notebook = notebook
     notebook["metadata"]["language_info"] = language_info()
     talk = Conversation(port, limits)
+    to_run = collections.deque(filter(_is_to_run, notebook["cells"]))
     for index, cell in enumerate(notebook["cells"]):
         nb_man.cell_start(cell, index)
         try:
-            if cell["cell_type"] != "code" or not cell["source"].strip():
+            if not _is_to_run(cell):
                 continue
-            failure = talk.run(cell, timeout_seconds=cell_timeout_seconds)
+            to_run.popleft()
+            failure = talk.run(cell, then=to_run, timeout_seconds=cell_timeout_seconds)
             sinks.take(cell)
             if failure is not None and not _may_fail(cell, port):
                 port.failure = failure
@@ -128,6 +131,10 @@ def _run_cells(
         finally:
             nb_man.cell_complete(cell, cell_index=index)
     return notebook
+
+
+def _is_to_run(cell: NotebookNode) -> bool:
+    return cell["cell_type"] == "code" and bool(cell["source"].strip())
 
 
 def _may_fail(cell: NotebookNode, port: KernelPort) -> bool:
