@@ -7,6 +7,7 @@ third of the work of running cells for the same end.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import struct
@@ -28,14 +29,23 @@ class Range(NamedTuple):
 
 
 def find_written(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> bytes:
-    """Which pages `work` writes to in a fork of this process, as `take` wants them; none where Linux is too old."""
+    """Which pages `work` writes to in a fork of this process, as `take` wants them; none where Linux is too old.
+
+    Without those that the fork and the look at them take: a fork has the former by itself, and no use for the latter.
+    """
+    others = set(_written(lambda: None, fork))
+    return _packed(_merged(page for page in _written(work, fork) if page not in others))
+
+
+def _written(work: Callable[[], object], fork: Callable[[], int]) -> array.array[int]:
+    """Addresses, in ascending order."""
     reading, writing = os.pipe()
     pid = fork()
     if pid == 0:
         _tell_written(work, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
+        told = array.array("Q", pipe.read())
     os.waitpid(pid, 0)
     return told
 
@@ -51,7 +61,7 @@ def _tell_written(work: Callable[[], object], pipe: int) -> Any:
         syscalls.populate(_packed([next(_writable_areas())._replace(length=PAGE_BYTES)]))
         work()
         with open(pipe, "wb", closefd=False) as answer:
-            answer.write(_packed(_merged(_own_pages())))
+            answer.write(array.array("Q", _own_pages()).tobytes())
     os._exit(0)
 
 
