@@ -1,8 +1,8 @@
 """The memory that a kernel writes to as it works, copied before anybody waits for it.
 
 A forked kernel shares every page with the fork server until it first writes to it, and each first write costs a fault.
-`server` asks once which pages those are, and has each spare take its own copies of them in one system call, which is a
-third of the work of running cells for the same end.
+`server` asks once which pages those are, and has each kernel take its own copies of them in one system call, which is
+a third of the work of running cells for the same end, and less than the faults.
 """
 
 from __future__ import annotations

@@ -352,17 +352,14 @@ class Server:
     def _be_kernel(self, order: Order, folder: str | None, sock: int, broker: int, console: int) -> NoReturn:
         _keep_only(sock, broker, console)
         _move_in(folder or filesystem.HOME, self._options, self._standing.level, order.network)
-        if order.request_id is None:  # touching the pages takes as long as it saves: of use only while nobody waits
-            self._get_ahead()
+        if self._written:
+            pages.take(self._written)
+        elif order.request_id is None:  # running cells takes as long as it saves: of use only while nobody waits
+            self._warm_up()
+        if order.request_id is None:
             _set_slice(0)
         kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))
         os._exit(0)
-
-    def _get_ahead(self) -> None:
-        if self._written:
-            pages.take(self._written)
-        else:
-            self._warm_up()
 
     def _warm_up(self) -> None:
         kernel.warm_up(self._template, rounds=1, cells=kernel.SPARE_CELLS)

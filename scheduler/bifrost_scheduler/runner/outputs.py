@@ -37,7 +37,7 @@ class _Stream:
     """A stream output in the making."""
 
     def __init__(self, name: str) -> None:
-        self.node = new_output("stream", name=name, text="")
+        self.node = NotebookNode(output_type="stream", name=name, text="")
         self.size = 0
         self._parts: list[str] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -121,7 +121,7 @@ class Outputs:
         if size > self._limits.output_bytes and not is_error:
             self.drop(size)
             return
-        output = _shorten_error(output_from_msg(message), self._limits) if is_error else output_from_msg(message)
+        output = _shorten_error(output_from_msg(message), self._limits) if is_error else _shown(message)
         self._cell["outputs"].append(output)
         self._remember_display(message, output)
         self._spend(size + _OVERHEAD_BYTES)
@@ -186,6 +186,17 @@ class Outputs:
         note["metadata"] = from_dict({"bifrost": {"cut": True}})
         assert self._cell is not None
         self._cell["outputs"].append(note)
+
+
+def _shown(message: dict[str, Any]) -> NotebookNode:
+    """A display or a result; plain text, as most are, without nbformat's validation of each, which is slow."""
+    kind, content = message["msg_type"], message["content"]
+    data, metadata, count = content["data"], content["metadata"], content.get("execution_count")
+    is_plain = not metadata and data.keys() == {"text/plain"} and isinstance(data["text/plain"], str)
+    if kind != "execute_result" or not is_plain or type(count) is not int or count < 0:
+        output: NotebookNode = output_from_msg(message)
+        return output
+    return NotebookNode(output_type=kind, data=NotebookNode(data), metadata=NotebookNode(), execution_count=count)
 
 
 def _shorten_error(error: NotebookNode, limits: OutputLimits) -> NotebookNode:
