@@ -21,8 +21,10 @@ TURNS = {
     ways.PREFECT_ASYNC: turns.Turn(calls=4, warm_up_calls=4),
 }
 TIMES = {ways.CLI_HERE: 80, ways.CLI_CLEAN: 40, ways.IN_PROCESS: 20, ways.PREFECT: 8}
-"""How many times as long as ours each of them has to take at least; Prefect's as a flow of plain functions, with which its
-documentation begins. The flow of coroutines is shown beside it."""
+"""How many times as long as ours each of them has to take at least.
+
+Prefect's is a flow of plain functions, with which its documentation begins; a flow of coroutines is shown beside it.
+"""
 
 
 def main() -> None:
