@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from bifrost_kernel.context import OrganizationContext
-from bifrost_kernel.decorators import param, workflow
+from bifrost_kernel import OrganizationContext, param, workflow
 
 
 @workflow(name="rehearsal", description="A rehearsal", category="Examples", tags=["internal"])

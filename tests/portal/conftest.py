@@ -188,9 +188,9 @@ def running_site(folder: Path, **settings: Any) -> Iterator[Site]:
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def customer(site: Site) -> Person:
-    """Somebody at a customer's office, who may use forms."""
+    """Somebody at a customer's office, who may use forms, and of whom no other test left a draft."""
     return site.person("WorkflowUser")
 
 

@@ -42,10 +42,15 @@ def owner(site: Site) -> Person:
 
 
 @pytest.fixture
-def kernel(site: Site, owner: Person) -> Iterator[FormKernel]:
-    """A kernel that is kept by an open websocket, as by an open page; those of earlier tests have made room."""
+def room(site: Site) -> None:
+    """The kernels of earlier tests have made room."""
     with Watch(kernel_processes(site)) as earlier:
         assert not earlier.survivors(within_seconds=60)
+
+
+@pytest.fixture
+def kernel(site: Site, room: None, owner: Person) -> Iterator[FormKernel]:
+    """A kernel that is kept by an open websocket, as by an open page."""
     with site.visitor(owner) as visitor:
         opened = open_form(site, visitor)
         with opened.channel():
@@ -141,11 +146,9 @@ def be_disabled(site: Site, visitor: Visitor, person: Person) -> None:
 
 @pytest.mark.parametrize("end_session", [sign_out, be_signed_out, be_disabled])
 def test_nothing_outlives_its_session(
-    site: Site, owner: Person, end_session: Callable[[Site, Visitor, Person], None]
+    site: Site, room: None, owner: Person, end_session: Callable[[Site, Visitor, Person], None]
 ) -> None:
     """When a session ends, its next request is refused, and its websocket, its live events and its kernel end."""
-    with Watch(kernel_processes(site)) as earlier:
-        assert not earlier.survivors(within_seconds=60)
     with site.visitor(owner) as visitor:
         kernel, stolen = open_form(site, visitor), visitor.cookies
         run = visitor.submit("slow_steps", {"steps": 1000, "pause": 5}).json()["execution_id"]
@@ -174,7 +177,7 @@ def until_closed(connection: websocket.WebSocket) -> None:
             continue
 
 
-def test_a_kernel_ends_with_its_page(site: Site, owner: Person) -> None:
+def test_a_kernel_ends_with_its_page(site: Site, room: None, owner: Person) -> None:
     """A page that says farewell, and one that is gone without a word: the kernel ends."""
     with site.visitor(owner) as visitor:
         left = open_form(site, visitor)
