@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from bifrost_kernel import OrganizationContext, param, workflow
+from bifrost_kernel.context import OrganizationContext
+from bifrost_kernel.decorators import param, workflow
 
 
 @workflow(name="rehearsal", description="A rehearsal", category="Examples", tags=["internal"])
