@@ -58,6 +58,7 @@ def test_by_keyboard_alone(open_page: OpenPage, customer: Person) -> None:
     _tab_to(page, "Name")
     page.keyboard.type("Alice")
     page.keyboard.press("Tab")
+    expect(page.get_by_label("Language")).to_contain_text("Spanish")
     page.keyboard.type("Sp")
     _tab_to(page, "Run Workflow")
     page.keyboard.press("Enter")
