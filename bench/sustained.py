@@ -28,7 +28,7 @@ MOST_GROWTH_PERCENT = 5
 MOST_HEALTH_MILLISECONDS = 50
 WINDOW_SECONDS = 10
 HEALTH_SECONDS = 0.1
-"""Six hundred answers a minute; a second of a processor would be taken by three thousand."""
+"""Six hundred answers a minute: enough for a p99, and little is taken from the callers."""
 
 
 class Sample(NamedTuple):
