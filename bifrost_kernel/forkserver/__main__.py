@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 
-from bifrost_kernel.forkserver import filesystem, inits, sandbox
+from bifrost_kernel.forkserver import filesystem, inits, pages, sandbox
 from bifrost_kernel.forkserver.control_groups import SlotGroups
 from bifrost_kernel.forkserver.options import ServerOptions
 
@@ -42,6 +42,7 @@ def _serve(
         sandbox.rehearse(standing, sandbox.Cell(standing.enclosure))
     is_namespaced = standing.enclosure is sandbox.Enclosure.PID_NAMESPACE
     maker = inits.split_off(standing) if is_namespaced else None
+    pages.register()
     # Only now, because it brings everything that kernels need, and the maker of inits stays small.
     from bifrost_kernel.forkserver.server import Server  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
 """The memory that a kernel writes to as it works, copied before anybody waits for it.
 
 A forked kernel shares every page with the fork server until it first writes to it, and each first write costs a fault.
-`server` asks once which pages those are, and has each kernel take its own copies of them in one system call, which is
-a third of the work of running cells for the same end, and less than the faults.
+`server` asks once which pages those are, and each kernel begins with taking its own copies of them in one system call,
+which is less work than the faults.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import array
 import contextlib
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bifrost_kernel.forkserver import syscalls
@@ -22,6 +22,9 @@ _ENTRY = struct.Struct("<Q")
 _PRESENT, _EXCLUSIVE = 1 << 63, 1 << 56
 """Bits of an entry of /proc/<pid>/pagemap that need no privilege (admin-guide/mm/pagemap)."""
 
+_first = b""
+"""What the next fork takes as it begins."""
+
 
 class Range(NamedTuple):
     start: int
@@ -29,25 +32,28 @@ class Range(NamedTuple):
 
 
 def find_written(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> bytes:
-    """Which pages `work` writes to in a fork of this process, as `take` wants them; none where Linux is too old.
-
-    Without those that the fork and the look at them take: a fork has the former by itself, and no use for the latter.
-    """
-    others = set(_written(lambda: None, fork))
-    return _packed(_merged(page for page in _written(work, fork) if page not in others))
-
-
-def _written(work: Callable[[], object], fork: Callable[[], int]) -> array.array[int]:
-    """Addresses, in ascending order."""
+    """Which pages of this process a fork that does `work` writes to, as `take` wants them; none on an old Linux."""
+    areas = list(_writable_areas())
     reading, writing = os.pipe()
     pid = fork()
     if pid == 0:
-        _tell_written(work, writing)
+        _tell_written(work, areas, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         told = array.array("Q", pipe.read())
     os.waitpid(pid, 0)
-    return told
+    return _packed(_merged(told))
+
+
+def register() -> None:
+    """Make `take_first` possible; what others register for forks after this works on pages that are taken already."""
+    os.register_at_fork(after_in_child=_take_first)
+
+
+def take_first(ranges: bytes) -> None:
+    """Have every fork of this process begin with taking these pages; what it forks in turn does not."""
+    global _first
+    _first = ranges
 
 
 def take(ranges: bytes) -> None:
@@ -56,12 +62,18 @@ def take(ranges: bytes) -> None:
         syscalls.populate(ranges)
 
 
-def _tell_written(work: Callable[[], object], pipe: int) -> Any:
+def _take_first() -> None:
+    global _first
+    ranges, _first = _first, b""
+    take(ranges)
+
+
+def _tell_written(work: Callable[[], object], areas: Sequence[Range], pipe: int) -> Any:
     with contextlib.suppress(BaseException):  # the edge of the process: without an answer there is just no advance
-        syscalls.populate(_packed([next(_writable_areas())._replace(length=PAGE_BYTES)]))
+        syscalls.populate(_packed([areas[0]._replace(length=PAGE_BYTES)]))
         work()
         with open(pipe, "wb", closefd=False) as answer:
-            answer.write(array.array("Q", _own_pages()).tobytes())
+            answer.write(array.array("Q", _own_pages(areas)).tobytes())
     os._exit(0)
 
 
@@ -70,10 +82,10 @@ def _packed(ranges: Iterable[Range]) -> bytes:
     return b"".join(struct.pack("@NN", *one) for one in ranges)
 
 
-def _own_pages() -> Iterator[int]:
-    """Addresses of the pages that this process shares with no other."""
+def _own_pages(areas: Iterable[Range]) -> Iterator[int]:
+    """Addresses of the pages there that this process shares with no other."""
     with open("/proc/self/pagemap", "rb", buffering=0) as file:
-        for area in _writable_areas():
+        for area in areas:
             file.seek(area.start // PAGE_BYTES * _ENTRY.size)
             entries = file.read(area.length // PAGE_BYTES * _ENTRY.size)
             for index, (entry,) in enumerate(_ENTRY.iter_unpack(entries)):

@@ -141,6 +141,8 @@ class Server:
         gc.collect()
         gc.freeze()
         self._written = pages.find_written(self._warm_up)
+        if self._inits is not None:  # else a fork is not a kernel yet, but who forks it
+            pages.take_first(self._written)
         standing = {"level": self._standing.level, "enclosure": self._standing.enclosure}
         prepared = {"not_preloaded": self._not_preloaded, "has_groups": self._groups is not None}
         self._send({"event": "ready", **standing, **prepared})
@@ -352,10 +354,10 @@ class Server:
     def _be_kernel(self, order: Order, folder: str | None, sock: int, broker: int, console: int) -> NoReturn:
         _keep_only(sock, broker, console)
         _move_in(folder or filesystem.HOME, self._options, self._standing.level, order.network)
-        if self._written:
+        if self._inits is None:
             pages.take(self._written)
-        elif order.request_id is None:  # running cells takes as long as it saves: of use only while nobody waits
-            self._warm_up()
+        if not self._written and order.request_id is None:
+            self._warm_up()  # which takes as long as it saves: of use only while nobody waits
         if order.request_id is None:
             _set_slice(0)
         kernel.serve(self._template, socket.socket(fileno=sock), socket.socket(fileno=broker))

@@ -164,11 +164,6 @@ class Services:
         self.derivation.forget()
         self.clock.wake()
 
-    def check(self) -> None:
-        """Raises `Unavailable` when the store or the keys don't work."""
-        self.store.check()
-        self.secrets.check()
-
     def render_html(self, record: bytes) -> str:
         """The record as a page of its own, sanitised."""
         return self.pool.render_html(record)

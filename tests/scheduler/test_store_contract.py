@@ -65,8 +65,10 @@ def finish(store, execution, now, status=Status.SUCCESS, **fields):
 
 
 def test_a_working_store_says_so(store):
-    """`check` passes on a store that reads and writes."""
+    """`check` passes on a store that reads and writes, and counts as a commit like any other."""
     store.check()
+    assert store.has_committed_within(60)
+    assert not store.has_committed_within(0)
 
 
 def test_a_closed_store_is_unavailable(open_store):
@@ -78,6 +80,7 @@ def test_a_closed_store_is_unavailable(open_store):
         store.find_organization("acme")
     with pytest.raises(errors.Unavailable):
         store.check()
+    assert not store.has_committed_within(60)
 
 
 def test_what_was_written_is_there_after_a_restart(open_store, now, audit):

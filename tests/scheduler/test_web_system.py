@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ import pytest
 from playwright import sync_api as playwright
 
 from bifrost_scheduler import __version__
+from bifrost_scheduler import services as composition
+from bifrost_scheduler.settings import Settings
+from bifrost_scheduler.web import system
+from bifrost_scheduler.web.app import create_app
 
 Run = Callable[..., httpx.Response]
 Client = Callable[..., httpx.Client]
@@ -24,6 +30,42 @@ CHROMIUM = Path("/usr/bin/chromium")
 def test_health(client: Client) -> None:
     """Health is open to everybody and says nothing but the version."""
     assert client(None).get("/api/health").json() == {"status": "ok", "version": __version__}
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Iterator[composition.Services]:
+    """A control plane in which nothing happens."""
+    (tmp_path / "workspace").mkdir()
+    services = composition.build(Settings(home=tmp_path / "home", workspace=tmp_path / "workspace"))
+    yield services
+    services.stop()
+
+
+def health_of(services: composition.Services) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(services))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as asking:
+            return await asking.get("/api/health")
+
+    return asyncio.run(ask())
+
+
+def test_health_keeps_no_disk_busy(idle: composition.Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often health is asked for, the disk is not: what was just written shows that it works."""
+    monkeypatch.setattr(system, "HEALTH_HOLDS_SECONDS", 3600)
+    statuses = [health_of(idle).status_code for _ in range(5)]
+    with sqlite3.connect(idle.settings.database) as db:
+        (checks,) = db.execute("SELECT checks FROM health").fetchone()
+    assert (statuses, checks <= 1) == ([200] * 5, True)
+
+
+def test_health_of_a_store_that_does_not_work(idle: composition.Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is 503 with the reason, also when it was well a moment ago."""
+    monkeypatch.setattr(system, "HEALTH_HOLDS_SECONDS", 3600)
+    assert health_of(idle).status_code == 200
+    idle.store.close()
+    answer = health_of(idle)
+    assert (answer.status_code, answer.json()["error"]) == (503, "Unavailable")
 
 
 # metrics

@@ -47,7 +47,7 @@ class SecretStore(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raises `Unavailable` when secrets cannot be opened, with what to do about it."""
+        """Raises `Unavailable` when secrets cannot be opened, with what to do about it; answers at once."""
 
     @abstractmethod
     def put(self, scope: str, name: str, value: str, *, audit: contract.AuditEntry) -> contract.SealedSecret:

@@ -277,6 +277,13 @@ class Store(
             Unavailable: it does not.
         """
 
+    @abstractmethod
+    def has_committed_within(self, seconds: float) -> bool:
+        """Whether something became durable as lately as that, which shows without another write that the store works.
+
+        Answers at once, whatever the disk does.
+        """
+
     # organizations and keys
 
     @abstractmethod

@@ -1,6 +1,8 @@
-"""Read connections to SQLite: each read borrows one for one statement, so there are as many as ever read at once.
+"""Read connections to SQLite: each read borrows one for one statement.
 
-`SqliteStore` makes one pool. Its connections cannot write, and see every commit that was acknowledged before the read.
+There are as many as ever read at once, but a few from the beginning. None is closed before all are: SQLite would keep
+its files open, as long as another connection has a lock on them. `SqliteStore` makes one pool. Its connections cannot
+write, and see every commit that was acknowledged before the read.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ from bifrost_scheduler.store.writer import public_error
 
 Row = sqlite3.Row
 
+OPEN_FROM_THE_BEGINNING = 4
+"""Executions one after the other read by no more, so that what the process holds does not grow with them."""
+
 
 class Readers:
     """Called from any thread."""
 
     def __init__(self, connect: Callable[[], Database]) -> None:
         self._connect = connect
-        self._idle: deque[Database] = deque()
         self._closed = False
+        self._idle = deque(self._open() for _ in range(OPEN_FROM_THE_BEGINNING))
 
     def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """All rows of one SELECT.
@@ -60,9 +65,12 @@ class Readers:
 
     def _open(self) -> Database:
         try:
-            return self._connect()
+            db = self._connect()
+            # SQLite opens the log of a connection when that reads for the first time.
+            db.execute("PRAGMA schema_version").fetchone()
         except sqlite3.Error as error:
             raise public_error(error) from error
+        return db
 
     def _give_back(self, db: Database) -> None:
         if self._closed:

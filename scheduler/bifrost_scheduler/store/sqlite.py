@@ -73,6 +73,9 @@ class SqliteStore(people.SqlitePeople, sessions.SqliteSessions, SqliteSchedules,
         if not read or read[0]["checks"] < written[0]["checks"]:
             raise errors.Unavailable("the store does not give back what was written")
 
+    def has_committed_within(self, seconds: float) -> bool:
+        return self._writer.has_committed_within(seconds)
+
     # organizations and keys
 
     def create_organization(self, organization: contract.Organization, *, audit: contract.AuditEntry) -> None:

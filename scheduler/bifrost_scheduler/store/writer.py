@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -57,6 +59,8 @@ class Writer:
         self._is_writing = False
         self._closed = False
         self._scrub_due = False
+        self._committed_at = -math.inf
+        """By the monotonic clock."""
 
     def run(self, operation: Callable[[Database], T], *, scrub: bool = False) -> T:
         """Run the operation in a transaction and return its result after the commit.
@@ -88,6 +92,10 @@ class Writer:
         """
         if self._enqueue(_Job(operation, scrub=False, is_awaited=False)):
             threading.Thread(target=self._write, name="bifrost-store-writer").start()
+
+    def has_committed_within(self, seconds: float) -> bool:
+        """Whether a transaction was committed as lately as that, and another could be."""
+        return not self._closed and time.monotonic() - self._committed_at < seconds
 
     def close(self) -> None:
         """Commit what is queued, then close the connection; closing twice is fine."""
@@ -161,6 +169,7 @@ class Writer:
                 if self._run_one(job):
                     done.append(job)
             self._db.execute("COMMIT")
+            self._committed_at = time.monotonic()
         except Exception as error:
             self._abandon(batch, public_error(error))
             return
