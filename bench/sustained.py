@@ -1,7 +1,7 @@
-"""Eight callers at once for a minute, against the papermill command line twice in parallel before and after.
+"""Eight callers at once for a minute, and the papermill command line twice in parallel before and after; three times.
 
-`python -m bench.sustained [--seconds N] [--quick]`. Tells executions per second, errors, the memory of all processes of
-the product from beginning to end, and how the API answers beside it.
+`python -m bench.sustained [--rounds N] [--seconds N] [--quick]`. Tells executions per second, errors, the memory of all
+processes of the product from beginning to end, and how the API answers beside it.
 """
 
 from __future__ import annotations
@@ -66,32 +66,54 @@ class Memory:
                 self.samples.append(Sample(time.monotonic(), processes.pss(self._pid)))
 
 
-class Load(NamedTuple):
-    """What the callers got, and what it cost."""
+class Round(NamedTuple):
+    """What the callers got and what it cost, and what papermill's command line did before and after."""
 
     answers: callers.Answers
-    health: Spread
+    health: Sequence[float]
     memory: Sequence[Sample]
+    command_line: Sequence[float]
+    """Runs per second."""
 
     @property
     def per_second(self) -> float:
         return len(self.answers.seconds) / self.answers.elapsed
 
+    @property
+    def times(self) -> float:
+        return self.per_second / statistics.mean(self.command_line)
+
+    @property
+    def growth_percent(self) -> float:
+        first, last = ends(self.memory)
+        return (last / first - 1) * 100
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--cli-seconds", type=float, default=20, help="for the command line, before and after")
-    parser.add_argument("--quick", action="store_true", help="a third of all times")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60, help="for the callers, in each round")
+    parser.add_argument("--cli-seconds", type=float, default=20, help="for the command line, before and after each")
+    parser.add_argument("--quick", action="store_true", help="one round, a third of all times")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.cli_seconds = options.seconds / 3, options.cli_seconds / 3
+        options.rounds, options.seconds, options.cli_seconds = 1, options.seconds / 3, options.cli_seconds / 3
     with tempfile.TemporaryDirectory() as folder:
         ways.prepare(Path(folder))
-        before = command_lines(Path(folder), options.cli_seconds)
-        load = measure(options.seconds)
-        after = command_lines(Path(folder), options.cli_seconds)
-    results.save("sustained", judge(load, (before, after)), is_quick=options.quick)
+        rounds = measure(Path(folder), options.rounds, options.seconds, options.cli_seconds)
+    results.save("sustained", judge(rounds), is_quick=options.quick)
+
+
+def measure(folder: Path, count: int, seconds: float, cli_seconds: float) -> Sequence[Round]:
+    """So many rounds; the command line between two of them counts for both."""
+    rounds: list[Round] = []
+    before = command_lines(folder, cli_seconds)
+    for _ in range(count):
+        answers, health, memory = load(seconds)
+        after = command_lines(folder, cli_seconds)
+        rounds.append(Round(answers, health, memory, (before, after)))
+        before = after
+    return rounds
 
 
 def command_lines(folder: Path, seconds: float) -> float:
@@ -110,8 +132,8 @@ def _runs_until(end: float, folder: Path, number: int) -> int:
     return count
 
 
-def measure(seconds: float) -> Load:
-    """The product under load; the first seconds of it warm up and do not count."""
+def load(seconds: float) -> tuple[callers.Answers, Sequence[float], Sequence[Sample]]:
+    """A fresh product under load; the first seconds of it warm up and do not count."""
     with product.started() as running:
         url = str(running.client.base_url)
         callers.call_together(CALLERS, callers.hello(url, notebook.PARAMETERS, seconds=seconds / 6))
@@ -120,42 +142,70 @@ def measure(seconds: float) -> Load:
             crowd.go()
             with Memory(running.pid, seconds) as memory:
                 answers = crowd.answers()
-    return Load(answers, health.spread, memory.samples)
+    return answers, health.seconds, memory.samples
 
 
-def judge(load: Load, command_line: Sequence[float]) -> results.Results:
+def judge(rounds: Sequence[Round]) -> results.Results:
     """The figures, and what they are held to."""
-    times = load.per_second / statistics.mean(command_line)
-    calls, first, last = Spread.of(load.answers.seconds), *ends(load.memory)
-    growth = (last / first - 1) * 100
+    health = Spread.of([one for each in rounds for one in each.health])
+    errors = [error for each in rounds for error in each.answers.errors]
     table = Table(
-        title=f"{CALLERS} callers for {load.answers.elapsed:.0f} s",
-        columns=("", "figure"),
-        rows=(
-            ("executions per second", shown(load.per_second)),
-            ("a call: median, p95, p99", ", ".join(map(milliseconds, (calls.median, calls.p95, calls.p99)))),
-            ("papermill CLI, two at once, per second: before, after", ", ".join(map(shown, command_line))),
-            ("memory of all processes: first, last", f"{first / 1e6:.0f} MB, {last / 1e6:.0f} MB"),
-            ("API health: median, p99", f"{milliseconds(load.health.median)}, {milliseconds(load.health.p99)}"),
-        ),
+        title=f"{CALLERS} callers for {rounds[0].answers.elapsed:.0f} s, {len(rounds)} times",
+        columns=("", *(f"round {number}" for number in range(1, len(rounds) + 1))),
+        rows=tuple(zip(_NAMES, *map(_column, rounds), strict=True)),
     )
     targets = (
         Target(
-            what="executions, times the papermill CLI", figure=times, bound=LEAST_TIMES_CLI, sense="at least", unit="×"
+            what="executions, times the papermill CLI, median of the rounds",
+            figure=statistics.median(each.times for each in rounds),
+            bound=LEAST_TIMES_CLI,
+            sense="at least",
+            unit="×",
         ),
-        Target(what="errors", figure=len(load.answers.errors), bound=0, sense="at most"),
-        Target(what="growth of memory", figure=growth, bound=MOST_GROWTH_PERCENT, sense="at most", unit="%"),
+        Target(what="errors", figure=len(errors), bound=0, sense="at most"),
         Target(
-            what="API health, p99",
-            figure=load.health.p99 * 1000,
+            what="growth of memory, largest",
+            figure=max(each.growth_percent for each in rounds),
+            bound=MOST_GROWTH_PERCENT,
+            sense="at most",
+            unit="%",
+        ),
+        Target(
+            what=f"API health, p99 of {health.count}",
+            figure=health.p99 * 1000,
             bound=MOST_HEALTH_MILLISECONDS,
             sense="at most",
             unit="ms",
         ),
     )
-    errors = (f"Errors: {callers.different(load.answers.errors)}",) if load.answers.errors else ()
-    per_second = {"Bifrost": load.per_second, "papermill CLI, clean environment": statistics.mean(command_line)}
-    return results.Results(tables=(table,), targets=targets, notes=errors, per_second=per_second)
+    per_second = {
+        "Bifrost": statistics.median(each.per_second for each in rounds),
+        "papermill CLI, clean environment": statistics.median(one for each in rounds for one in each.command_line),
+    }
+    notes = (f"Errors: {callers.different(errors)}",) if errors else ()
+    return results.Results(tables=(table,), targets=targets, notes=notes, per_second=per_second)
+
+
+_NAMES = (
+    "executions per second",
+    "a call: median, p95, p99",
+    "papermill CLI, two at once, per second: before, after",
+    "times the papermill CLI",
+    "memory of all processes: first, last",
+    "API health: median, p99",
+)
+
+
+def _column(one: Round) -> tuple[str, ...]:
+    calls, health = Spread.of(one.answers.seconds), Spread.of(one.health)
+    return (
+        shown(one.per_second),
+        ", ".join(map(milliseconds, (calls.median, calls.p95, calls.p99))),
+        ", ".join(map(shown, one.command_line)),
+        shown(one.times, "×"),
+        ", ".join(f"{size / 1e6:.0f} MB" for size in ends(one.memory)),
+        ", ".join(map(milliseconds, (health.median, health.p99))),
+    )
 
 
 def ends(samples: Sequence[Sample]) -> tuple[float, float]:

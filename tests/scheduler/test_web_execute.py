@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -155,6 +156,25 @@ def test_unauthorized(client: Client, organization: str, key: str | None) -> Non
     response = client(key, organization).post("/api/workflows/nothing", json={})
     problem(response, 401, "Unauthorized")
     assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("length", [9, 100_000])
+def test_unauthorized_before_anything_else(client: Client, organization: str, length: int) -> None:
+    """Whoever shows no valid key learns nothing of what is wrong with the body."""
+    for headers in ({}, {"Content-Type": "text/plain"}):
+        response = client("wrong", organization).post(
+            "/api/workflows/nothing", content=b"{" * length, headers={"Content-Type": "application/json", **headers}
+        )
+        problem(response, 401, "Unauthorized")
+
+
+def test_unauthorized_long_body_is_not_waited_for(client: Client, organization: str) -> None:
+    """A long body of somebody without a valid key is answered before it is there."""
+    address = client().base_url
+    with socket.create_connection((address.host, address.port), timeout=30) as connection:
+        head = f"POST /api/workflows/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Organization-Id: {organization}\r\n"
+        connection.sendall(f"{head}x-functions-key: wrong\r\nContent-Length: 100000\r\n\r\n{{".encode())
+        assert connection.recv(64).startswith(b"HTTP/1.1 401 ")
 
 
 def test_key_in_the_address(client: Client, organization: str) -> None:

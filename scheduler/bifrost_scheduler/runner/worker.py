@@ -23,7 +23,7 @@ from nbformat.v4 import new_notebook
 from papermill.engines import papermill_engines
 
 from bifrost_kernel import models
-from bifrost_scheduler.runner import cells, engine, html, record, transport
+from bifrost_scheduler.runner import cells, courtesy, engine, html, record, transport
 from bifrost_scheduler.runner.outcome import Executed, Verdict
 from bifrost_scheduler.runner.outputs import OutputLimits
 
@@ -203,6 +203,7 @@ def main(arguments: list[str]) -> None:
     control.set_inheritable(False)
     # The validator is compiled at its first use: a tenth of a second that no execution shall wait for.
     nbformat.validate(new_notebook())
+    courtesy.settle()
     Worker(control).serve()
 
 

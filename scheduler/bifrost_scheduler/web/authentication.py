@@ -1,7 +1,7 @@
 """Who asks, and from where: from a request's credential to a `Principal`, from its headers to a `Source`.
 
-Every route but health depends on `get_principal`. It takes keys from headers only, never from an address: addresses
-end up in logs.
+Every route but health depends on `get_principal`, or on `get_credential` and does the rest itself. Keys are taken from
+headers only, never from an address: addresses end up in logs.
 """
 
 from __future__ import annotations
@@ -46,13 +46,40 @@ def get_principal(
     Raises:
         Unauthorized: no credential, or none that is valid now.
     """
-    credential = key or (token.credentials if token else None)
-    if not credential:
-        raise errors.Unauthorized("A key is needed: send it in the header x-functions-key or as a bearer token.")
+    return authenticate(request, services, _credential_of(key, token))
+
+
+async def get_credential(
+    key: Annotated[str | None, Security(functions_key)],
+    token: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+) -> str:
+    """What `authenticate` takes, for a route that does that where it goes to a thread anyway.
+
+    Raises:
+        Unauthorized: there is none.
+    """
+    return _credential_of(key, token)
+
+
+TheCredential = Annotated[str, Depends(get_credential)]
+
+
+def authenticate(request: Request, services: Services, credential: str) -> Principal:
+    """
+    Raises:
+        Unauthorized: it is not valid now.
+    """
     principal = services.authenticator.authenticate(credential)
     request.state.principal = principal
     _refuse_repeated(request)
     return principal
+
+
+def _credential_of(key: str | None, token: HTTPAuthorizationCredentials | None) -> str:
+    credential = key or (token.credentials if token else None)
+    if not credential:
+        raise errors.Unauthorized("A key is needed: send it in the header x-functions-key or as a bearer token.")
+    return credential
 
 
 def _refuse_repeated(request: Request) -> None:

@@ -21,6 +21,9 @@ from bifrost_scheduler.identity import Principal
 from bifrost_scheduler.web import problems
 from bifrost_scheduler.web.authentication import bearer, functions_key, get_principal, services_of
 
+SHORT_BYTES = 16 * 1024
+"""What is read from everybody."""
+
 MAX_DEPTH = 100
 """Levels of nesting; what a workflow gives back has the same limit."""
 
@@ -73,7 +76,17 @@ async def read_object(request: Request) -> dict[str, Any]:
         UnsupportedMediaType: the body is declared as something else than JSON.
         ValidationError: it is no JSON object, or an ambiguous one.
     """
-    raw = await request.body()
+    return parse_object(request, await request.body())
+
+
+def is_short(request: Request) -> bool:
+    """Whether reading the body before knowing who sends it costs next to nothing."""
+    length = request.headers.get("content-length", "0" if "transfer-encoding" not in request.headers else "")
+    return length.isdecimal() and int(length) <= SHORT_BYTES
+
+
+def parse_object(request: Request, raw: bytes) -> dict[str, Any]:
+    """As `read_object`, of a body that was read already."""
     if not raw:
         return {}
     if not is_json(request.headers.get("content-type", "")):

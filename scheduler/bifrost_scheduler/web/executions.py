@@ -20,7 +20,13 @@ from bifrost_scheduler.store import contract
 from bifrost_scheduler.web import bodies, problems
 from bifrost_scheduler.web.answers import Cursor, Limit, decode_cursor, decode_position, list_name, page
 from bifrost_scheduler.web.answers import problems as documented
-from bifrost_scheduler.web.authentication import OrganizationHeader, ThePrincipal, TheServices
+from bifrost_scheduler.web.authentication import (
+    OrganizationHeader,
+    TheCredential,
+    ThePrincipal,
+    TheServices,
+    authenticate,
+)
 from bifrost_scheduler.web.live import Looks, follow
 from bifrost_scheduler.web.schemas import EventShape, InputList, Instant, Page
 from bifrost_scheduler.web.waiting import listening, wait_until_final
@@ -76,7 +82,7 @@ async def execute_workflow(
     request: Request,
     name: str,
     services: TheServices,
-    principal: ThePrincipal,
+    credential: TheCredential,
     organization: OrganizationHeader = None,
     prefer: Prefer = None,
     idempotency_key: Annotated[str | None, Header(description=IDEMPOTENCY)] = None,
@@ -85,16 +91,22 @@ async def execute_workflow(
     ] = None,
 ) -> Response:
     """Run a workflow for an organization and answer with its result."""
-    parameters = await bodies.read_object(request)
-    submitted = await run_in_threadpool(
-        services.executions.submit,
-        principal,
-        organization=organization or models.GLOBAL,
-        workflow=name,
-        parameters=parameters,
-        trigger=models.Trigger.CLI if bifrost_client == "cli" else models.Trigger.API,
-        idempotency_key=idempotency_key,
-    )
+    if not bodies.is_short(request):
+        await run_in_threadpool(authenticate, request, services, credential)
+    body = await request.body()
+
+    def submit() -> contract.Submitted:
+        return services.executions.submit(
+            authenticate(request, services, credential),
+            organization=organization or models.GLOBAL,
+            workflow=name,
+            parameters=bodies.parse_object(request, body),
+            trigger=models.Trigger.CLI if bifrost_client == "cli" else models.Trigger.API,
+            idempotency_key=idempotency_key,
+        )
+
+    # One trip to a thread for both: the way there costs more than either.
+    submitted = await run_in_threadpool(submit)
     return await _answer_submitted(services, submitted.execution, prefer)
 
 

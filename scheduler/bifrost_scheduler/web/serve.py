@@ -108,6 +108,7 @@ async def _serve(services: Services) -> int:
             )
             return 1
         lab = await asyncio.to_thread(companions.start_lab, services, url) if settings.lab else None
+        courtesy.settle()
         _announce(services, url, lab, portal)
         await asyncio.wait({serving, asyncio.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
         # Calls that wait for an execution get its answer while the runner lets it end.
