@@ -20,7 +20,6 @@ from pathlib import Path
 
 import structlog
 import uvicorn
-import uvloop
 from pydantic import ValidationError
 
 from bifrost_kernel import errors
@@ -50,8 +49,7 @@ def main(arguments: str) -> int:
         return 1
     configure_logging(settings.logs_dir / "bifrost.log")
     courtesy.come_first()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(services))
+    return asyncio.run(_serve(services))
 
 
 def configure_logging(path: Path) -> None:
