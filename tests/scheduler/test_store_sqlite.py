@@ -175,6 +175,16 @@ def test_a_text_without_a_utf8_form_is_refused_and_not_half_written(store, now, 
     store.check()
 
 
+def test_a_commit_of_nothing_shows_nothing(store, claim, now, audit):
+    """What was refused, or found nothing to change, never reached the disk."""
+    with pytest.raises(errors.ValidationError):
+        store.create_organization(contract.Organization(id="acme", name="\ud800", created_at=now), audit=audit)
+    assert claim() is None
+    assert not store.has_committed_within(60)
+    store.check()
+    assert store.has_committed_within(60)
+
+
 def test_replaced_and_deleted_ciphertext_leaves_the_files(store, path, now, audit):
     """Neither the database nor its log holds a byte of what was replaced or deleted."""
     sealed = contract.SealedSecret(

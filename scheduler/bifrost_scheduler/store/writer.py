@@ -94,7 +94,7 @@ class Writer:
             threading.Thread(target=self._write, name="bifrost-store-writer").start()
 
     def has_committed_within(self, seconds: float) -> bool:
-        """Whether a transaction was committed as lately as that, and another could be."""
+        """Whether something was written as lately as that, and more could be."""
         return not self._closed and time.monotonic() - self._committed_at < seconds
 
     def close(self) -> None:
@@ -163,19 +163,23 @@ class Writer:
 
     def _commit(self, batch: list[_Job]) -> None:
         done: list[_Job] = []
+        wrote = False
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for job in batch:
+                before = self._db.conn.total_changes
                 if self._run_one(job):
                     done.append(job)
+                    wrote |= self._db.conn.total_changes > before
             self._db.execute("COMMIT")
-            self._committed_at = time.monotonic()
         except Exception as error:
             self._abandon(batch, public_error(error))
             return
         except BaseException:  # the caller who writes was interrupted; the others shall not be, too
             self._abandon(batch, errors.Unavailable("the write was interrupted", retry_after_seconds=0))
             raise
+        if wrote:  # else SQLite did not ask the disk
+            self._committed_at = time.monotonic()
         for job in done:
             self._scrub_due |= job.scrub
             job.end()
