@@ -19,8 +19,9 @@ from bifrost_scheduler.store.writer import public_error
 
 Row = sqlite3.Row
 
-OPEN_FROM_THE_BEGINNING = 4
-"""Executions one after the other read by no more, so that what the process holds does not grow with them."""
+OPEN_FROM_THE_BEGINNING = 8
+"""Executions one after the other read by no more (by five, once in ten thousand), so that what the process holds does
+not grow with them. One takes 0.3 ms to open."""
 
 
 class Readers:
