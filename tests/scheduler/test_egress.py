@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import socket
 from datetime import UTC, datetime
 
 import pytest
@@ -107,3 +110,26 @@ def test_who_refused_is_told() -> None:
         account.refuse("a.example", 443, by)
     (told,) = account.list_destinations()
     assert (told.refused, told.refused_by) == (3, "address")
+
+
+def test_nobody_listens_for_a_kernel_that_ended_at_once() -> None:
+    """Whatever the proxy was doing when it learned of the end, the kernel's listener goes with it."""
+
+    async def end_after(turns: int) -> bool:
+        """Whether the listener is closed, when the kernel ended so many turns of the loop after it sent it."""
+        ours, theirs = socket.socketpair()
+        with theirs, socket.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+            egress.Outlet(ours.detach(), Rules([]), Bounds([]))
+            socket.send_fds(theirs, [b"listener"], [listener.fileno()])
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        with socket.socket() as asking:
+            return asking.connect_ex(address) == errno.ECONNREFUSED
+
+    async def end_at_every_moment() -> list[bool]:
+        return [await end_after(turns) for turns in range(6)]
+
+    assert asyncio.run(end_at_every_moment()) == [True] * 6

@@ -94,6 +94,7 @@ class Outlet:
         self._bounds = bounds
         self._free = asyncio.Semaphore(CONNECTIONS)
         self._server: asyncio.Server | None = None
+        self._listening: asyncio.Future[None] | None = None
         self._open: set[asyncio.Task[None]] = set()
         asyncio.get_running_loop().add_reader(self._doorstep, self._look)
 
@@ -113,7 +114,7 @@ class Outlet:
         with contextlib.suppress(OSError):
             data, descriptors, _, _ = socket.recv_fds(self._doorstep, 64, 1, socket.MSG_CMSG_CLOEXEC)
         if descriptors:
-            self._start(asyncio.ensure_future(self._listen(descriptors[0])))
+            self._listening = asyncio.ensure_future(self._listen(socket.socket(fileno=descriptors[0])))
         elif not data:
             self.close()
 
@@ -121,10 +122,12 @@ class Outlet:
         self._open.add(task)
         task.add_done_callback(self._open.discard)
 
-    async def _listen(self, descriptor: int) -> None:
-        listener = socket.socket(fileno=descriptor)
+    async def _listen(self, listener: socket.socket) -> None:
         listener.setblocking(False)
+        # Never cancelled: half begun, it would listen for good.
         self._server = await asyncio.start_server(self._accept, sock=listener, limit=HEADER_BYTES)
+        if self._doorstep.fileno() < 0:  # the kernel ended meanwhile
+            self._server.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._start(asyncio.ensure_future(self._serve(reader, writer)))
