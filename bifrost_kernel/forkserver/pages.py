@@ -31,11 +31,11 @@ class Range(NamedTuple):
     length: int
 
 
-def find_written(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> bytes:
+def find_written(work: Callable[[], object]) -> bytes:
     """Which pages of this process a fork that does `work` writes to, as `take` wants them; none on an old Linux."""
     areas = list(_writable_areas())
     reading, writing = os.pipe()
-    pid = fork()
+    pid = os.fork()
     if pid == 0:
         _tell_written(work, areas, writing)
     os.close(writing)
