@@ -39,8 +39,15 @@ class Callers:
 
 def fork_server(product: Product) -> psutil.Process:
     """The newest one."""
-    found = [one for one in psutil.Process(product.pid).children() if "bifrost_kernel.forkserver" in one.cmdline()]
+    found = filter(is_fork_server, psutil.Process(product.pid).children())
     return max(found, key=lambda one: one.create_time())
+
+
+def is_fork_server(process: psutil.Process) -> bool:
+    try:
+        return "bifrost_kernel.forkserver" in process.cmdline()
+    except psutil.NoSuchProcess:  # another child, which has just ended
+        return False
 
 
 @pytest.mark.slow
